@@ -1,0 +1,1 @@
+//! From an accepted publish to Kafka and the production API

@@ -1,0 +1,2 @@
+//! The MQTT front.
+pub mod tap;

@@ -1,0 +1,154 @@
+//! The seam between the MQTT front and whatever makes messages durable.
+//!
+//! The front hands every batch of publishes that it decoded to a [`Tap`] and acknowledges a device only when
+//! the batch's [`Receipt`] resolves. Neither side knows more of the other than stands in this file.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+/// One application message as a device published it. The slices share the connection's read buffer.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Topic name: valid UTF-8, not empty, no wildcards, aliases already resolved.
+    pub topic: Topic,
+    pub payload: Bytes,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    pub retain: bool,
+    /// MQTT 5 properties that matter past the front; `None` where none was sent.
+    pub properties: Option<Box<Properties>>,
+    pub publisher: Arc<Publisher>,
+    /// Reception time, milliseconds since the Unix epoch.
+    pub received_ms: i64,
+}
+
+/// The session that published; one allocation a connection, shared by its messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publisher {
+    pub client_id: String,
+    /// The authenticated user, if any.
+    pub user: Option<String>,
+    /// The device's own address (from the PROXY header where there is one).
+    pub address: IpAddr,
+    /// True for MQTT 5.
+    pub v5: bool,
+}
+
+/// MQTT 5 publish properties carried past the front.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Properties {
+    pub content_type: Option<String>,
+    pub payload_format_utf8: bool,
+    pub message_expiry_s: Option<u32>,
+    pub response_topic: Option<String>,
+    pub correlation_data: Option<Bytes>,
+    /// In the order in which they were sent; `traceparent` is among them.
+    pub user: Vec<(String, String)>,
+}
+
+/// A topic name known to be valid UTF-8, kept as a slice.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Topic(Bytes);
+
+impl Topic {
+    /// Takes a slice of the read buffer; `None` where it is not UTF-8.
+    pub fn from_utf8(bytes: Bytes) -> Option<Self> {
+        std::str::from_utf8(&bytes).is_ok().then_some(Self(bytes))
+    }
+
+    pub fn as_str(&self) -> &str {
+        // Checked once in `from_utf8`; the default is unreachable and harmless.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl From<&str> for Topic {
+    fn from(name: &str) -> Self {
+        Self(Bytes::copy_from_slice(name.as_bytes()))
+    }
+}
+
+impl std::fmt::Debug for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+/// What became of one message, in the order of the batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Durable on its way to the sinks.
+    Stored,
+    /// No route takes this topic: the message concerns MQTT subscribers only and was not stored.
+    Unrouted,
+    /// Durable, but in the dead letters: the payload breaks the contract of its route. An MQTT 5 publisher
+    /// is told with reason code 0x99 and this text.
+    DeadLettered { reason: Arc<str> },
+}
+
+/// Resolves when every message of the batch is on disk.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Vec<Verdict>>);
+
+/// The storing side of a [`Receipt`]. Dropped without an answer, the receipt resolves to [`NotStored`].
+#[derive(Debug)]
+pub struct ReceiptSender(oneshot::Sender<Vec<Verdict>>);
+
+/// A receipt and the end that resolves it.
+pub fn receipt() -> (ReceiptSender, Receipt) {
+    let (sender, receiver) = oneshot::channel();
+    (ReceiptSender(sender), Receipt(receiver))
+}
+
+impl ReceiptSender {
+    /// Call only when the batch is durable. One verdict a message, in order. A publisher that has gone is no error.
+    pub fn resolve(self, verdicts: Vec<Verdict>) {
+        let _gone = self.0.send(verdicts);
+    }
+}
+
+impl Future for Receipt {
+    type Output = Result<Vec<Verdict>, NotStored>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_err(|_| NotStored)
+    }
+}
+
+/// The batch could not be made durable: nothing of it may be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the message store stopped before the messages were durable")]
+pub struct NotStored;
+
+/// Why a batch was not taken. Nothing of it is stored and the caller keeps it.
+#[derive(Debug)]
+pub enum Refused {
+    /// No room now: wait for [`Tap::room`] and offer the same batch again.
+    Busy(Vec<Published>),
+    /// The store has stopped for good.
+    Closed(Vec<Published>),
+}
+
+/// Where accepted publishes go. Batches of one caller are stored in the order in which they were offered.
+pub trait Tap: Send + Sync + 'static {
+    /// Takes a batch without waiting. At most [`Tap::max_batch_bytes`] of topic and payload at a time.
+    fn offer(&self, batch: Vec<Published>) -> Result<Receipt, Refused>;
+
+    /// Resolves when an offer is worth another try. A hint, not a reservation.
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// The largest batch, in bytes of topic and payload; a single larger message is still taken alone.
+    fn max_batch_bytes(&self) -> usize {
+        256 * 1024
+    }
+}

@@ -1,0 +1,1 @@
+//! The shopfloor.v1 messages
