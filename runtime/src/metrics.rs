@@ -1,0 +1,30 @@
+//! Every metric of the runtime.
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
+const CONNECTIONS: &str = "shopfloor_connections";
+const ACCEPTED_TOTAL: &str = "shopfloor_connections_accepted_total";
+const REFUSED_TOTAL: &str = "shopfloor_connections_refused_total";
+
+/// Registers the HELP texts; call once the recorder stands.
+pub fn describe() {
+    describe_gauge!(CONNECTIONS, "Open connections, by listener.");
+    describe_counter!(ACCEPTED_TOTAL, "Connections handed to the server, by listener.");
+    describe_counter!(
+        REFUSED_TOTAL,
+        "Connections closed before the server saw them, by listener and reason."
+    );
+}
+
+pub(crate) fn accepted(listener: &'static str) {
+    counter!(ACCEPTED_TOTAL, "listener" => listener).increment(1);
+    gauge!(CONNECTIONS, "listener" => listener).increment(1.0);
+}
+
+pub(crate) fn closed(listener: &'static str) {
+    gauge!(CONNECTIONS, "listener" => listener).decrement(1.0);
+}
+
+pub(crate) fn refused(listener: &'static str, reason: &'static str) {
+    counter!(REFUSED_TOTAL, "listener" => listener, "reason" => reason).increment(1);
+}
