@@ -1,1 +1,10 @@
-//! End to end, against the real parts
+//! The harness of the end-to-end tests: the real parts, each behind the few calls that a test needs.
+//!
+//! Layout:
+//!
+//! - [`postgres`]: one temporary cluster a test binary, one database a test.
+//!
+//! Promise: no fixed port, no shared state between tests, nothing left behind. What cannot be set up panics with what
+//! to do about it: in a test that is the failure's text.
+
+pub mod postgres;
