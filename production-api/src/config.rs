@@ -4,6 +4,9 @@ use serde::Deserialize;
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::problem::{Problem, check_range};
 
+use crate::ingest::IngestConfig;
+use crate::outbox::OutboxConfig;
+
 /// The production API's configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -11,6 +14,8 @@ pub struct ApiConfig {
     pub listener: ListenerConfig,
     pub database: DatabaseConfig,
     pub rate_limit: RateLimitConfig,
+    pub ingest: IngestConfig,
+    pub outbox: OutboxConfig,
     /// Longest that one request may take before it is answered with 503.
     pub request_timeout_ms: u64,
     /// Requests worked on at once; further ones are answered with 503 at once.
@@ -56,6 +61,8 @@ impl Default for ApiConfig {
             listener: ListenerConfig::new(([127, 0, 0, 1], 3002).into()),
             database: DatabaseConfig::default(),
             rate_limit: RateLimitConfig::default(),
+            ingest: IngestConfig::default(),
+            outbox: OutboxConfig::default(),
             request_timeout_ms: 15_000,
             max_requests_in_flight: 1_024,
             max_body_bytes: 102_400,
@@ -94,6 +101,8 @@ impl ApiConfig {
         self.listener.problems(&format!("{at}.listener"), out);
         self.database.problems(&format!("{at}.database"), out);
         self.rate_limit.problems(&format!("{at}.rate_limit"), out);
+        self.ingest.problems(&format!("{at}.ingest"), out);
+        self.outbox.problems(&format!("{at}.outbox"), out);
         check_range(
             out,
             format!("{at}.request_timeout_ms"),

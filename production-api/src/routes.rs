@@ -13,7 +13,10 @@ pub(crate) fn public(api: Api) -> Router {
 
 /// What only the gateways call, under `/internal`: no rate limit, larger bodies, a token of its own.
 pub(crate) fn internal(api: Api) -> Router {
-    Router::new().fallback(unknown).with_state(api)
+    Router::new()
+        .nest("/v1", crate::ingest::routes(api.clone()))
+        .fallback(unknown)
+        .with_state(api)
 }
 
 async fn unknown(method: Method, uri: Uri) -> Error {

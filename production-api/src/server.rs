@@ -18,9 +18,9 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use crate::config::ApiConfig;
-use crate::outbox::Publisher;
-use crate::stack;
+use crate::outbox::{Publisher, Relay};
 use crate::store::Store;
+use crate::{stack, upkeep};
 
 /// Time for a request's head, and how long an idle HTTP/1.1 connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,6 +64,21 @@ impl Api {
     /// For the admin endpoint's `/ready`.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Starts on `tasks` what works without a request, until `stop`: the outbox relay and the upkeep. Once a process.
+    pub fn start_background(&self, stop: &CancellationToken, tasks: &TaskTracker) {
+        let relay = Relay::new(
+            self.store.clone(),
+            Arc::clone(&self.publisher),
+            self.config.outbox.clone(),
+        );
+        tasks.spawn(relay.run(stop.clone()));
+        tasks.spawn(upkeep::run(
+            self.store.clone(),
+            self.config.ingest.clone(),
+            stop.clone(),
+        ));
     }
 
     /// Serves `listener` until `stop`; requests under way are finished on `tasks`.

@@ -14,6 +14,8 @@ pub enum StoreError {
     Postgres(#[from] tokio_postgres::Error),
     #[error("the migrations failed")]
     Migration(#[source] Box<refinery::Error>),
+    #[error("a stored record cannot be read: {0}")]
+    Corrupt(String),
 }
 
 impl StoreError {
@@ -25,6 +27,7 @@ impl StoreError {
             Self::Postgres(_) if self.is_temporary() => "postgres_unavailable",
             Self::Postgres(_) => "postgres_refused",
             Self::Migration(_) => "migration",
+            Self::Corrupt(_) => "corrupt",
         }
     }
 
@@ -33,7 +36,7 @@ impl StoreError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Pool(_) => true,
-            Self::Build(_) | Self::Migration(_) => false,
+            Self::Build(_) | Self::Migration(_) | Self::Corrupt(_) => false,
             Self::Postgres(error) => match error.code() {
                 None => {
                     error.is_closed()

@@ -4,8 +4,12 @@
 //! on that same transaction, so that neither exists without the other.
 
 pub mod outbox;
+pub mod quarantine;
+pub mod records;
+pub mod telemetry;
 
 mod error;
+pub(crate) mod listen;
 
 use std::time::Duration;
 
@@ -26,6 +30,8 @@ const MIGRATION_LOCK: i64 = 0x5348_4f50_464c_4f4f;
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: Pool,
+    /// For connections that are not the pool's.
+    postgres: tokio_postgres::Config,
 }
 
 /// Says why `url` is no Postgres address.
@@ -56,14 +62,14 @@ impl Store {
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let pool = Pool::builder(Manager::from_config(postgres, NoTls, recycling))
+        let pool = Pool::builder(Manager::from_config(postgres.clone(), NoTls, recycling))
             .max_size(config.max_connections)
             .wait_timeout(Some(timeout))
             .create_timeout(Some(timeout))
             .recycle_timeout(Some(timeout))
             .runtime(Runtime::Tokio1)
             .build()?;
-        Ok(Self { pool })
+        Ok(Self { pool, postgres })
     }
 
     /// Brings the database to this build's level, from empty, from the original's or from an older one.
