@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PartError {
@@ -64,4 +64,17 @@ impl<T> Doing<T> for io::Result<T> {
             source,
         })
     }
+}
+
+/// The output of a helper program that succeeded, else what it said.
+pub(super) fn succeeded(part: &'static str, command: &str, output: Output) -> Result<Output, PartError> {
+    if output.status.success() {
+        return Ok(output);
+    }
+    Err(PartError::Failed {
+        part,
+        command: command.to_owned(),
+        status: output.status,
+        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
 }

@@ -10,12 +10,12 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::error::{Doing, PartError};
+use super::error::{Doing, PartError, succeeded};
 use super::process::{self, Process, Spec, User};
 
 const PART: &str = "Postgres";
@@ -119,7 +119,7 @@ impl Postgres {
                 .doing(|| "write to psql".into())?;
         }
         let output = child.wait_with_output().doing(|| "wait for psql".into())?;
-        let output = succeeded("psql", output)?;
+        let output = succeeded(PART, "psql", output)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -243,7 +243,7 @@ fn make_cluster(bin: &Path, options: &PostgresOptions, user: Option<&User>) -> R
         initdb.uid(user.uid).gid(user.gid);
     }
     let output = initdb.output().doing(|| "start initdb".into())?;
-    succeeded("initdb", output)?;
+    succeeded(PART, "initdb", output)?;
     fs::rename(&unfinished, &data).doing(|| format!("name the new cluster {}", data.display()))
 }
 
@@ -348,18 +348,6 @@ fn check_name(what: &'static str, name: &str) -> Result<(), PartError> {
     Err(PartError::BadName {
         what,
         name: name.to_owned(),
-    })
-}
-
-fn succeeded(command: &str, output: Output) -> Result<Output, PartError> {
-    if output.status.success() {
-        return Ok(output);
-    }
-    Err(PartError::Failed {
-        part: PART,
-        command: command.to_owned(),
-        status: output.status,
-        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     })
 }
 

@@ -22,6 +22,7 @@ use super::error::{Doing, PartError};
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Time for a clean stop, then the server is killed; the watchdog's script has the same number.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Bytes of a log's end that an error shows.
 const LOG_TAIL_BYTES: u64 = 2_000;
 
@@ -247,13 +248,14 @@ impl Drop for Process {
     }
 }
 
-/// A loopback port that is free now. Another process may take it before the server binds it, so who starts a server
-/// on it tries again with another.
+/// A loopback port that is free now, from below the range that the kernel gives to outgoing connections: none of
+/// those can take it before the server binds it.
 pub fn free_port() -> Result<u16, PartError> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|socket| socket.local_addr())
-        .map(|address| address.port())
-        .doing(|| "find a free port".into())
+    (0..1_000)
+        .map(|_try| rand::random_range(PORTS))
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))
+        .doing(|| format!("find a free port from {} to {}", PORTS.start, PORTS.end))
 }
 
 pub(super) fn send(id: u32, signal: Signal) -> io::Result<()> {
