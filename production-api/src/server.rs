@@ -66,7 +66,8 @@ impl Api {
         &self.store
     }
 
-    /// Starts on `tasks` what works without a request, until `stop`: the outbox relay and the upkeep. Once a process.
+    /// Starts on `tasks` what works without a request, until `stop`: the outbox relay and the upkeep. Once a process,
+    /// and [`Api::start_upkeep`] instead where there is no Kafka.
     pub fn start_background(&self, stop: &CancellationToken, tasks: &TaskTracker) {
         let relay = Relay::new(
             self.store.clone(),
@@ -74,6 +75,11 @@ impl Api {
             self.config.outbox.clone(),
         );
         tasks.spawn(relay.run(stop.clone()));
+        self.start_upkeep(stop, tasks);
+    }
+
+    /// Starts the upkeep alone: sweep of the quarantine, trimming of the ledger, gauges.
+    pub fn start_upkeep(&self, stop: &CancellationToken, tasks: &TaskTracker) {
         tasks.spawn(upkeep::run(
             self.store.clone(),
             self.config.ingest.clone(),

@@ -50,8 +50,10 @@ impl Publisher for NoKafka {
 
 /// The settings of a test: that database, no rate limit.
 pub fn config(database_url: &str) -> ApiConfig {
-    let mut config = ApiConfig::default();
-    config.listener = ListenerConfig::new(([127, 0, 0, 1], 0).into());
+    let mut config = ApiConfig {
+        listener: ListenerConfig::new(([127, 0, 0, 1], 0).into()),
+        ..ApiConfig::default()
+    };
     database_url.clone_into(&mut config.database.url);
     config.rate_limit.enabled = false;
     config

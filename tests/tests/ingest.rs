@@ -1,15 +1,19 @@
 //! Telemetry ingest against a real Postgres, over HTTP as a gateway posts it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use prost::Message;
 use serde_json::json;
+use shopfloor_api::Api;
 use shopfloor_proto::v1::TelemetryBatchRefused;
 use shopfloor_proto::v1::telemetry_record::Body;
 use shopfloor_tests::gateway::{self, RunningApi, batch, id_of, material, part, start, unit};
 use shopfloor_tests::{database, postgres};
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::{NoContext, Timestamp, Uuid};
 
 const UNITS: &str = r#"SELECT id, "machineId", "timeOfProduction", "partId", "order", var1, var2, var3, var4, var5
@@ -562,24 +566,80 @@ async fn a_batch_is_put_off_while_postgres_is_down_and_stored_once_when_sent_aga
     assert_eq!(api.commit(&first).await, (0, 1, 0));
 }
 
+#[tokio::test]
+async fn what_rest_creates_lets_in_what_waited_for_it_before_it_answers() {
+    let (api, db) = factory("rest").await;
+    let records = vec![unit(0, 4, 1), unit(1, 1, 5), unit(2, 6, 4), unit(3, 5, 1)];
+    assert_eq!(api.commit(&batch("g1", records)).await, (0, 0, 4));
+    api.post_json("/api/v1/machine", &json!({})).await;
+    assert_eq!(
+        database::rows(&db, HELD).await,
+        ["1|unknown_part", "2|unknown_machine", "3|unknown_machine"]
+    );
+    let part = json!({"defaultPrice": 1, "timeToProduce": 1});
+    let parts = json!({"partInformations": [part, part]});
+    api.post_json("/api/v1/part-information/many-part-informations", &parts)
+        .await;
+    assert_eq!(
+        database::rows(&db, HELD).await,
+        ["2|unknown_machine", "3|unknown_machine"]
+    );
+    api.post_json("/api/v1/machine/many-machines", &json!({"quantity": 2}))
+        .await;
+    assert_eq!(database::rows(&db, HELD).await, Vec::<String>::new());
+    assert_eq!(
+        database::value(&db, "SELECT count(*) FROM supply_chain").await,
+        "4"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_unit_stays_in_quarantine_when_its_machine_is_created_at_the_same_moment() {
     let (api, db) = factory("race").await;
-    for round in 0..40 {
-        let machine = 100 + round;
-        let sent = batch("g1", vec![unit(round as u64, machine, 1)]);
-        let create = format!("INSERT INTO machine (id) VALUES ({machine})");
-        let (_counts, created) = tokio::join!(api.commit(&sent), db.batch_execute(&create));
-        created.expect("a machine");
+    for round in 0..60 {
+        let sent = batch("g1", vec![unit(round, 4 + round as i32, 1)]);
+        let create = json!({});
+        tokio::join!(api.commit(&sent), api.post_json("/api/v1/machine", &create));
     }
+    // For those that were held between the create's look and its commit.
     shopfloor_api::store::quarantine::sweep(&api.store)
         .await
         .expect("swept");
     assert_eq!(
         database::value(&db, "SELECT count(*) FROM supply_chain").await,
-        "40"
+        "60"
     );
     assert_eq!(database::rows(&db, HELD).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_upkeep_admits_what_nobody_else_does() {
+    let url = postgres::database("upkeep");
+    let mut config = gateway::config(&url);
+    config.ingest.sweep_interval_ms = 100;
+    let api = start(config.clone()).await;
+    let db = database::connect(&url).await;
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    Api::new(config, api.store.clone(), Arc::new(gateway::NoKafka)).start_upkeep(&stop, &tasks);
+    assert_eq!(api.commit(&batch("g1", vec![unit(0, 1, 1)])).await, (0, 0, 1));
+    db.batch_execute(
+        r#"INSERT INTO machine VALUES (1); INSERT INTO part_information ("timeToProduce") VALUES (1)"#,
+    )
+    .await
+    .expect("reference data");
+    let admitted = async {
+        while database::value(&db, "SELECT count(*) FROM supply_chain").await == "0" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), admitted)
+        .await
+        .expect("admitted");
+    stop.cancel();
+    tasks.close();
+    tokio::time::timeout(Duration::from_secs(10), tasks.wait())
+        .await
+        .expect("the upkeep stops when told");
 }
 
 /// Not a test: prints how many records a second one gateway gets into the database.

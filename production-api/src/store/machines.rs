@@ -1,6 +1,6 @@
 //! The table `machine`.
 
-use super::{Store, StoreError, begin, emit};
+use super::{Store, StoreError, begin, emit, quarantine};
 use crate::error::Error;
 use crate::model::{Machine, Written};
 
@@ -37,6 +37,8 @@ impl Store {
             .map(|row| Ok(Written::changed(Machine { id: row.try_get(0)? })))
             .collect::<Result<_, StoreError>>()?;
         emit(&tx, &written).await?;
+        let ids: Vec<i32> = written.iter().map(|written| written.entity.id).collect();
+        quarantine::admit(&tx, &ids, &[]).await?;
         tx.commit().await?;
         Ok(written)
     }

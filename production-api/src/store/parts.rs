@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
-use super::{Store, StoreError, begin, emit, missing};
+use super::{Store, StoreError, begin, emit, missing, quarantine};
 use crate::error::Error;
 use crate::model::{Decimal, Part, Written};
 use crate::validate::part::{NewPart, PartChange};
@@ -61,6 +61,8 @@ impl Store {
             .map(|row| part(row).map(Written::changed))
             .collect::<Result<_, _>>()?;
         emit(&tx, &written).await?;
+        let ids: Vec<i32> = written.iter().map(|written| written.entity.id).collect();
+        quarantine::admit(&tx, &[], &ids).await?;
         tx.commit().await?;
         Ok(written)
     }
