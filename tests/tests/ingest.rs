@@ -214,11 +214,11 @@ async fn what_comes_without_an_id_is_created_and_told_as_by_rest() {
     assert_eq!(database::value(&db, &format).await, "t", "{stamp}");
     let tail = format!(r#""isDeleted":false,"lastUpdate":"{stamp}"}}"#);
     let expected = [
-        format!(r#"material|1|written|{{"name":"zinc \"A\"","id":1,{tail}"#),
+        format!(r#"material|1|written|{{"id":1,"name":"zinc \"A\"",{tail}"#),
         format!(
-            r#"part_information|4|written|{{"defaultPrice":"14999.99","timeToProduce":360,"id":4,{tail}"#
+            r#"part_information|4|written|{{"id":4,"defaultPrice":"14999.99","timeToProduce":360,{tail}"#
         ),
-        format!(r#"part_information|5|written|{{"defaultPrice":"0","timeToProduce":1,"id":5,{tail}"#),
+        format!(r#"part_information|5|written|{{"id":5,"defaultPrice":"0","timeToProduce":1,{tail}"#),
     ];
     assert_eq!(database::rows(&db, OUTBOX).await, expected);
 }

@@ -197,10 +197,10 @@ async fn what_a_batch_creates_reaches_kafka_byte_for_byte_and_leaves_the_table()
     let records = recorder.until_confirmed(2).await;
     until_empty(&db).await;
     let value = |index: usize| String::from_utf8(records[index].value.to_vec()).expect("UTF-8");
-    let start = "{\"name\":\"Zinn \u{1F600} \\\"x\\\"\",\"id\":1,\"isDeleted\":false,\"lastUpdate\":\"";
+    let start = "{\"id\":1,\"name\":\"Zinn \u{1F600} \\\"x\\\"\",\"isDeleted\":false,\"lastUpdate\":\"";
     assert!(value(0).starts_with(start), "{}", value(0));
     let start =
-        "{\"defaultPrice\":\"0.5\",\"timeToProduce\":60,\"id\":1,\"isDeleted\":false,\"lastUpdate\":\"";
+        "{\"id\":1,\"defaultPrice\":\"0.5\",\"timeToProduce\":60,\"isDeleted\":false,\"lastUpdate\":\"";
     assert!(value(1).starts_with(start), "{}", value(1));
     assert_eq!(
         (records[0].topic.as_str(), records[0].key.as_str()),

@@ -4,29 +4,15 @@
 use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::Transaction;
-use serde::Serialize;
 use shopfloor_proto::v1::MaterialData;
 
 use super::{Held, Reason, Verdict};
-use crate::store::StoreError;
-use crate::store::outbox::OutboxRecord;
-
-const TOPIC: &str = "material";
-
-/// The value of a created material, keys in the order of the original's.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Created<'a> {
-    name: &'a str,
-    id: i32,
-    is_deleted: bool,
-    last_update: &'a str,
-}
+use crate::model::{Material, Written};
+use crate::store::{StoreError, emit};
 
 pub(super) async fn apply(
     tx: &Transaction<'_>,
     materials: &[(usize, &MaterialData)],
-    emitted: &mut Vec<OutboxRecord>,
 ) -> Result<Vec<(usize, Verdict)>, StoreError> {
     if materials.is_empty() {
         return Ok(Vec::new());
@@ -48,7 +34,7 @@ pub(super) async fn apply(
     }
     let plan = Plan::make(present, materials.iter().map(|(_, material)| *material));
     plan.rename(tx).await?;
-    plan.create(tx, emitted).await?;
+    plan.create(tx).await?;
     Ok(materials
         .iter()
         .map(|(index, _)| *index)
@@ -148,7 +134,7 @@ impl Plan {
         .await
     }
 
-    async fn create(&self, tx: &Transaction<'_>, emitted: &mut Vec<OutboxRecord>) -> Result<(), StoreError> {
+    async fn create(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {
         if self.created.is_empty() {
             return Ok(());
         }
@@ -159,17 +145,12 @@ impl Plan {
                  RETURNING id, name",
             )
             .await?;
-        let last_update = super::last_update();
+        let mut written = Vec::with_capacity(self.created.len());
         for row in tx.query(&statement, &[&self.created]).await? {
-            let created = Created {
-                name: row.try_get(1)?,
-                id: row.try_get(0)?,
-                is_deleted: false,
-                last_update: &last_update,
-            };
-            emitted.push(super::outbox_record(TOPIC, created.id, &created));
+            let (id, name) = (row.try_get(0)?, row.try_get(1)?);
+            written.push(Written::changed(Material { id, name }));
         }
-        Ok(())
+        emit(tx, &written).await
     }
 }
 

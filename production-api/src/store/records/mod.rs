@@ -8,11 +8,9 @@
 //! each other.
 
 use deadpool_postgres::Transaction;
-use serde::Serialize;
 use shopfloor_proto::v1::telemetry_record::Body;
 
 use super::StoreError;
-use super::outbox;
 use crate::telemetry::Record;
 
 pub(super) mod ledger;
@@ -101,10 +99,10 @@ pub(super) async fn apply(tx: &Transaction<'_>, records: &[&Record]) -> Result<A
             Body::Unit(unit) => sorted.units.push((index, units::Row { id: record.id, unit })),
         }
     }
-    let (mut settled, mut emitted) = (Vec::new(), Vec::new());
+    let mut settled = Vec::new();
     let mut found: Vec<(usize, Verdict)> = Vec::with_capacity(records.len());
-    found.extend(materials::apply(tx, &sorted.materials, &mut emitted).await?);
-    let new_parts = parts::apply(tx, &sorted.parts, &mut emitted).await?;
+    found.extend(materials::apply(tx, &sorted.materials).await?);
+    let new_parts = parts::apply(tx, &sorted.parts).await?;
     found.extend(sorted.parts.iter().map(|(index, _)| (*index, Verdict::Stored)));
     for (index, verdict) in &found {
         if let (Verdict::Stored, Some(record)) = (verdict, records.get(*index)) {
@@ -113,7 +111,6 @@ pub(super) async fn apply(tx: &Transaction<'_>, records: &[&Record]) -> Result<A
     }
     ledger::settle(tx, &settled).await?;
     found.extend(units::apply(tx, &sorted.units).await?);
-    outbox::enqueue(tx, &emitted).await?;
     found.sort_unstable_by_key(|(index, _)| *index);
     Ok(Applied {
         verdicts: found.into_iter().map(|(_, verdict)| verdict).collect(),
@@ -146,21 +143,4 @@ async fn move_sequence(
     let statement = tx.prepare_cached(sql).await?;
     tx.execute(&statement, &[&i64::from(highest)]).await?;
     Ok(())
-}
-
-/// A created row as REST would tell of it.
-fn outbox_record(topic: &'static str, id: i32, created: &impl Serialize) -> outbox::OutboxRecord {
-    outbox::OutboxRecord {
-        topic,
-        key: id.to_string(),
-        // A struct of plain fields always serializes; the table would refuse an empty value.
-        value: serde_json::to_vec(created).unwrap_or_default(),
-    }
-}
-
-/// Now, as the `lastUpdate` of every record that goes to Kafka.
-fn last_update() -> String {
-    let now = time::OffsetDateTime::now_utc();
-    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].0000000");
-    now.format(&format).unwrap_or_default()
 }

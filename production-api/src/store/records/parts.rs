@@ -4,30 +4,16 @@
 use std::collections::{BTreeMap, HashSet};
 
 use deadpool_postgres::Transaction;
-use serde::Serialize;
 use shopfloor_proto::v1::PartReference;
 
-use crate::store::StoreError;
-use crate::store::outbox::OutboxRecord;
-
-const TOPIC: &str = "part_information";
-
-/// The value of a created part, keys in the order of the original's.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Created<'a> {
-    default_price: &'a str,
-    time_to_produce: i32,
-    id: i32,
-    is_deleted: bool,
-    last_update: &'a str,
-}
+use crate::model::Written;
+use crate::store::parts::{COLUMNS, part};
+use crate::store::{StoreError, emit};
 
 /// Returns the ids of the parts that exist since this call.
 pub(super) async fn apply(
     tx: &Transaction<'_>,
     parts: &[(usize, &PartReference)],
-    emitted: &mut Vec<OutboxRecord>,
 ) -> Result<Vec<i32>, StoreError> {
     if parts.is_empty() {
         return Ok(Vec::new());
@@ -36,7 +22,7 @@ pub(super) async fn apply(
     tx.batch_execute("LOCK TABLE part_information IN SHARE ROW EXCLUSIVE MODE")
         .await?;
     let mut new_parts = set(tx, parts).await?;
-    new_parts.extend(create(tx, parts, emitted).await?);
+    new_parts.extend(create(tx, parts).await?);
     Ok(new_parts)
 }
 
@@ -81,38 +67,26 @@ async fn set(tx: &Transaction<'_>, parts: &[(usize, &PartReference)]) -> Result<
     Ok(ids.into_iter().filter(|id| !present.contains(id)).collect())
 }
 
-async fn create(
-    tx: &Transaction<'_>,
-    parts: &[(usize, &PartReference)],
-    emitted: &mut Vec<OutboxRecord>,
-) -> Result<Vec<i32>, StoreError> {
+async fn create(tx: &Transaction<'_>, parts: &[(usize, &PartReference)]) -> Result<Vec<i32>, StoreError> {
     let new = || parts.iter().filter(|(_, part)| part.id.is_none());
     let prices: Vec<Option<&str>> = new().map(|(_, part)| part.default_price.as_deref()).collect();
     let times: Vec<i32> = new().map(|(_, part)| part.time_to_produce).collect();
     if times.is_empty() {
         return Ok(Vec::new());
     }
-    let statement = tx
-        .prepare_cached(
-            r#"INSERT INTO part_information ("defaultPrice", "timeToProduce")
-               SELECT coalesce(trim_scale(price::numeric), 0), time
-               FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS input (price, time, ordinal)
-               ORDER BY ordinal
-               RETURNING id, "defaultPrice"::text, "timeToProduce""#,
-        )
-        .await?;
-    let last_update = super::last_update();
-    let mut ids = Vec::with_capacity(times.len());
-    for row in tx.query(&statement, &[&prices, &times]).await? {
-        let created = Created {
-            default_price: row.try_get(1)?,
-            time_to_produce: row.try_get(2)?,
-            id: row.try_get(0)?,
-            is_deleted: false,
-            last_update: &last_update,
-        };
-        emitted.push(super::outbox_record(TOPIC, created.id, &created));
-        ids.push(created.id);
-    }
-    Ok(ids)
+    let sql = format!(
+        r#"INSERT INTO part_information ("defaultPrice", "timeToProduce")
+           SELECT coalesce(trim_scale(price::numeric), 0), time
+           FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS input (price, time, ordinal)
+           ORDER BY ordinal
+           RETURNING {COLUMNS}"#
+    );
+    let statement = tx.prepare_cached(&sql).await?;
+    let rows = tx.query(&statement, &[&prices, &times]).await?;
+    let written: Vec<_> = rows
+        .iter()
+        .map(|row| part(row).map(Written::changed))
+        .collect::<Result<_, _>>()?;
+    emit(tx, &written).await?;
+    Ok(written.iter().map(|written| written.entity.id).collect())
 }
