@@ -1,5 +1,6 @@
 //! The `shopfloor` binary's own parts; the data path is in the crates that it puts together.
 //!
-//! Layout: [`config`] is the one typed configuration.
+//! Layout: [`config`] is the one typed configuration, [`parts`] starts the foreign servers.
 
 pub mod config;
+pub mod parts;
