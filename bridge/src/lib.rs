@@ -1,1 +1,3 @@
 //! From an accepted publish to Kafka and the production API
+
+pub mod spool;
