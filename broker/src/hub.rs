@@ -1,6 +1,7 @@
 //! What all connections share: who is subscribed to what, what is retained, who is connected, and the store.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Authenticator;
 use crate::codec::SubscribeOptions;
 use crate::config::BrokerConfig;
+use crate::fanout::Fanout;
 use crate::message::{Delivery, Message, now_ms};
 use crate::metrics::Hot;
 use crate::registry::Registry;
@@ -24,6 +26,7 @@ pub(crate) struct Hub {
     pub(crate) auth: Authenticator,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) retained: Retained,
+    pub(crate) fanout: Fanout,
     pub(crate) registry: Registry,
     pub(crate) metrics: Hot,
     pub(crate) stop: CancellationToken,
@@ -45,6 +48,7 @@ impl Hub {
             auth: Authenticator::new(&config.auth),
             subscriptions: Subscriptions::default(),
             retained: Retained::new(config.retained.clone()),
+            fanout: Fanout::new(config.fanout.clone()),
             registry: Registry::new(config.session.clone()),
             metrics: Hot::new(),
             tasks: TaskTracker::new(),
@@ -98,11 +102,18 @@ impl Hub {
             });
         // One copy a session, at its highest QoS and with the identifiers of all its subscriptions that match.
         plain.sort_by_key(|subscription| subscription.session.key);
-        deliveries.extend(
-            plain
-                .chunk_by(|one, next| one.session.key == next.session.key)
-                .map(|subscriptions| delivery(message, subscriptions)),
-        );
+        let mut routed = false;
+        for subscriptions in plain.chunk_by(|one, next| one.session.key == next.session.key) {
+            let (session, delivery) = delivery(message, subscriptions);
+            if session.carried.load(Ordering::Acquire) && (routed || self.fanout.takes(message)) {
+                routed = true;
+            } else {
+                deliveries.push((session, delivery));
+            }
+        }
+        if routed {
+            self.fanout.publish(Arc::clone(message));
+        }
         for (session, delivery) in deliveries {
             session.mailbox.push(delivery);
         }
@@ -129,9 +140,10 @@ impl Hub {
 
     /// Ends a session: its subscriptions go, and a will that still waits is published now.
     pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, state: &mut SessionState) {
-        for filter in std::mem::take(&mut state.filters) {
+        for filter in std::mem::take(&mut state.filters).into_keys() {
             self.subscriptions.remove(&filter, session.key);
         }
+        self.fanout.update(session, &state.filters);
         if let Some(will) = state.will.take() {
             self.publish_will(session.key, will);
         }

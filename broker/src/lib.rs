@@ -10,7 +10,7 @@
 //! - `registry`, `session`, `mailbox`: sessions by client id; what is remembered of one; what waits for it.
 //! - [`tap`]: the seam towards whatever makes messages durable.
 //! - `hub`: what all connections share, and the way of a stored message to subscribers:
-//!   `message`, `topics`, `subscriptions`, `retained`.
+//!   `message`, `topics`, `subscriptions`, `retained`, and `fanout`, the one file that names rumqttd.
 //! - [`metrics`]: everything that is counted.
 //!
 //! Promise: a message is acknowledged only after its receipt from the [`tap::Tap`] resolved, in the order in which
@@ -20,6 +20,7 @@ mod auth;
 mod codec;
 pub mod config;
 mod connection;
+mod fanout;
 pub mod front;
 mod hub;
 mod mailbox;

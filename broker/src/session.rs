@@ -1,11 +1,13 @@
 //! What the front remembers of one client, connected or not.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
+use crate::codec::SubscribeOptions;
 use crate::config::SessionConfig;
 use crate::mailbox::Mailbox;
 use crate::message::Delivery;
@@ -18,6 +20,8 @@ pub(crate) struct Session {
     pub(crate) key: u64,
     pub(crate) client_id: String,
     pub(crate) mailbox: Mailbox,
+    /// QoS 0 messages come to it through the fan-out router.
+    pub(crate) carried: AtomicBool,
     pub(crate) state: Arc<Mutex<SessionState>>,
 }
 
@@ -27,6 +31,7 @@ impl Session {
             key,
             client_id,
             mailbox: Mailbox::new(config),
+            carried: AtomicBool::new(false),
             state: Arc::default(),
         }
     }
@@ -42,7 +47,7 @@ pub(crate) struct SessionState {
     /// Seconds that it outlives its connection.
     pub(crate) expiry_s: u32,
     /// Filters as subscribed, shares with their prefix.
-    pub(crate) filters: BTreeSet<String>,
+    pub(crate) filters: BTreeMap<String, Subscribed>,
     /// QoS 2 publishes received and not yet released by the client.
     pub(crate) received: HashMap<u16, Received>,
     /// QoS 1 and 2 messages sent and not yet acknowledged, oldest first.
@@ -51,6 +56,13 @@ pub(crate) struct SessionState {
     pub(crate) will: Option<PendingWill>,
     /// Publishes the will and ends the session in time, while no connection has it.
     pub(crate) afterlife: Option<AbortHandle>,
+}
+
+/// One subscription as its session knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subscribed {
+    pub(crate) options: SubscribeOptions,
+    pub(crate) id: Option<u32>,
 }
 
 /// How far a received QoS 2 publish is.

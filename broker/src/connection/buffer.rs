@@ -98,14 +98,14 @@ impl ReadBuffer {
         self.allocated_bytes = bytes;
     }
 
-    /// Whether there is something for [`Self::shrink`] to give back.
+    /// Whether there is something for [`Self::shrink`] to give back; not while a packet has begun.
     pub(crate) fn is_large(&self) -> bool {
-        self.allocated_bytes > 4 * SMALLEST
+        self.allocated_bytes > 4 * SMALLEST && self.bytes.is_empty()
     }
 
-    /// Gives a large buffer back, unless a packet has begun in it.
+    /// Gives a large buffer back.
     pub(crate) fn shrink(&mut self) {
-        if self.is_large() && self.bytes.is_empty() {
+        if self.is_large() {
             self.bytes = BytesMut::new();
             self.allocated_bytes = 0;
             self.next_bytes = SMALLEST;

@@ -6,9 +6,9 @@ use bytes::BytesMut;
 
 use super::handshake::Client;
 use crate::codec::encode;
-use crate::codec::{DecodeError, Protocol, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, reason};
+use crate::codec::{DecodeError, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, reason};
 use crate::hub::Hub;
-use crate::session::{Session, SessionState};
+use crate::session::{Session, SessionState, Subscribed};
 use crate::subscriptions::Subscription;
 use crate::topics;
 
@@ -30,13 +30,11 @@ pub(crate) fn subscribe(
         codes.push(match refusal(hub, state, filter) {
             Some(reason) => reason,
             None => {
-                let subscription = Subscription {
-                    session: Arc::clone(session),
+                let subscribed = Subscribed {
                     options: *options,
                     id: subscribe.subscription_id,
                 };
-                let new = hub.subscriptions.insert(filter, subscription);
-                state.filters.insert(filter.clone());
+                let new = state.filters.insert(filter.clone(), subscribed).is_none();
                 let shared = matches!(topics::split_share(filter), Some((Some(_), _)));
                 if !shared && wants_retained(*options, new) {
                     retained.push((filter, *options));
@@ -44,6 +42,20 @@ pub(crate) fn subscribe(
                 options.qos
             }
         });
+    }
+    // The router first: whoever finds a subscription in the tree finds it carried.
+    hub.fanout.update(session, &state.filters);
+    for (filter, _) in &subscribe.filters {
+        if let Some(Subscribed { options, id }) = state.filters.get(filter).copied() {
+            hub.subscriptions.insert(
+                filter,
+                Subscription {
+                    session: Arc::clone(session),
+                    options,
+                    id,
+                },
+            );
+        }
     }
     encode::suback(out, client.protocol, subscribe.packet_id, &codes);
     for (filter, options) in retained {
@@ -72,7 +84,8 @@ fn refusal(hub: &Hub, state: &SessionState, filter: &str) -> Option<u8> {
     if !topics::within_limits(filter, hub.config.max_topic_bytes, hub.config.max_topic_levels) {
         return Some(reason::TOPIC_FILTER_INVALID);
     }
-    let full = state.filters.len() >= hub.config.session.max_subscriptions && !state.filters.contains(filter);
+    let full =
+        state.filters.len() >= hub.config.session.max_subscriptions && !state.filters.contains_key(filter);
     full.then_some(reason::QUOTA_EXCEEDED)
 }
 
@@ -88,7 +101,7 @@ fn wants_retained(options: SubscribeOptions, new: bool) -> bool {
 pub(crate) fn unsubscribe(
     hub: &Hub,
     client: &Client,
-    session: &Session,
+    session: &Arc<Session>,
     state: &mut SessionState,
     unsubscribe: &Unsubscribe,
     out: &mut BytesMut,
@@ -96,14 +109,14 @@ pub(crate) fn unsubscribe(
     let mut codes = Vec::with_capacity(unsubscribe.filters.len());
     for filter in &unsubscribe.filters {
         check(filter, SubscribeOptions::default())?;
-        let existed = state.filters.remove(filter) && hub.subscriptions.remove(filter, session.key);
+        let existed = state.filters.remove(filter).is_some() && hub.subscriptions.remove(filter, session.key);
         codes.push(if existed {
             reason::SUCCESS
         } else {
             reason::NO_SUBSCRIPTION_EXISTED
         });
     }
-    debug_assert!(client.protocol == Protocol::V5 || !codes.is_empty());
+    hub.fanout.update(session, &state.filters);
     encode::unsuback(out, client.protocol, unsubscribe.packet_id, &codes);
     Ok(())
 }
