@@ -1,10 +1,9 @@
 //! What went wrong, in the domain's terms, and how a client sees it.
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
+use crate::reply::{shape_a, shape_b};
 use crate::store::StoreError;
 
 /// Why a request was not fulfilled. The texts are the client's; what only an operator may see stays in the source.
@@ -31,8 +30,10 @@ pub enum Error {
     TooLarge,
     #[error("{0}")]
     UnsupportedMedia(String),
-    #[error("unauthorized")]
+    #[error("Unauthorized")]
     Unauthorized,
+    #[error("Rate limit exceeded")]
+    RateLimited,
     #[error("the service is overloaded")]
     Overloaded,
     #[error("the request took too long")]
@@ -56,6 +57,7 @@ impl Error {
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia(_) => "unsupported_media",
             Self::Unauthorized => "unauthorized",
+            Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::TimedOut => "timed_out",
             Self::Store(error) => error.kind(),
@@ -70,24 +72,12 @@ impl Error {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(error) if error.is_temporary() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
-}
-
-/// Shape A, `{"statusCode","message"}`: the original's plain HttpException.
-pub(crate) fn shape_a(status: StatusCode, message: &str) -> Response {
-    let body = json!({"statusCode": status.as_u16(), "message": message});
-    (status, Json(body)).into_response()
-}
-
-/// Shape B, `{"message","error","statusCode"}`: the original's named exceptions. `error` is the reason phrase.
-fn shape_b(status: StatusCode, message: serde_json::Value) -> Response {
-    let reason = status.canonical_reason().unwrap_or_default();
-    let body = json!({"message": message, "error": reason, "statusCode": status.as_u16()});
-    (status, Json(body)).into_response()
 }
 
 impl IntoResponse for Error {
@@ -101,8 +91,8 @@ impl IntoResponse for Error {
             );
         }
         let mut response = match self {
-            Self::Fields(messages) => shape_b(status, json!(messages)),
-            Self::Malformed(message) | Self::NotFoundNamed(message) => shape_b(status, json!(message)),
+            Self::Fields(messages) => shape_b(status, messages),
+            Self::Malformed(message) | Self::NotFoundNamed(message) => shape_b(status, message),
             Self::Store(_) if status == StatusCode::INTERNAL_SERVER_ERROR => {
                 shape_a(status, "Internal server error")
             }

@@ -18,8 +18,8 @@ pub fn describe() {
     describe_outbox();
 }
 
-pub(crate) fn answered(method: &'static str, route: String, status: u16, seconds: f64) {
-    histogram!(REQUEST_SECONDS, "method" => method, "route" => route, "status" => status.to_string())
+pub(crate) fn answered(method: &http::Method, route: String, status: u16, seconds: f64) {
+    histogram!(REQUEST_SECONDS, "method" => method.to_string(), "route" => route, "status" => status.to_string())
         .record(seconds);
 }
 

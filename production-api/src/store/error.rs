@@ -12,6 +12,10 @@ pub enum StoreError {
     Build(#[from] BuildError),
     #[error("Postgres refused a statement")]
     Postgres(#[from] tokio_postgres::Error),
+    #[error("a record could not be written as JSON")]
+    Encode(#[from] serde_json::Error),
+    #[error("{0}")]
+    Unexpected(&'static str),
     #[error("the migrations failed")]
     Migration(#[source] Box<refinery::Error>),
     #[error("a stored record cannot be read: {0}")]
@@ -26,6 +30,8 @@ impl StoreError {
             Self::Build(_) => "pool_settings",
             Self::Postgres(_) if self.is_temporary() => "postgres_unavailable",
             Self::Postgres(_) => "postgres_refused",
+            Self::Encode(_) => "encode",
+            Self::Unexpected(_) => "unexpected",
             Self::Migration(_) => "migration",
             Self::Corrupt(_) => "corrupt",
         }
@@ -36,7 +42,7 @@ impl StoreError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Pool(_) => true,
-            Self::Build(_) | Self::Migration(_) | Self::Corrupt(_) => false,
+            Self::Build(_) | Self::Encode(_) | Self::Unexpected(_) | Self::Migration(_) | Self::Corrupt(_) => false,
             Self::Postgres(error) => match error.code() {
                 None => {
                     error.is_closed()
@@ -71,5 +77,11 @@ impl StoreError {
             source = error.source();
         }
         line
+    }
+}
+
+impl From<tokio_postgres::Error> for crate::error::Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Store(error.into())
     }
 }

@@ -9,7 +9,13 @@ pub mod records;
 pub mod telemetry;
 
 mod error;
+mod links;
 pub(crate) mod listen;
+mod machines;
+mod materials;
+mod parts;
+mod prices;
+mod units;
 
 use std::time::Duration;
 
@@ -17,6 +23,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use tokio_postgres::NoTls;
 
 use crate::config::DatabaseConfig;
+use crate::model::{Entity, Written};
 pub use error::StoreError;
 
 mod embedded {
@@ -119,4 +126,27 @@ impl Store {
 /// Begins a transaction on a pooled connection.
 pub(crate) async fn begin(client: &mut Object) -> Result<Transaction<'_>, StoreError> {
     Ok(client.transaction().await?)
+}
+
+/// Enqueues what was written, in order, as part of the transaction that wrote it.
+async fn emit<T: Entity>(transaction: &Transaction<'_>, written: &[Written<T>]) -> Result<(), StoreError> {
+    let records = written.iter().map(|written| {
+        Ok(outbox::OutboxRecord {
+            topic: T::TOPIC,
+            key: written.entity.key(),
+            value: serde_json::to_vec(written)?,
+        })
+    });
+    let records = records.collect::<Result<Vec<_>, serde_json::Error>>()?;
+    outbox::enqueue(transaction, &records).await
+}
+
+/// Those of `ids` that are not there, in the order of the request: `2, 888`.
+fn missing(ids: &[i32], is_there: impl Fn(&i32) -> bool) -> Option<String> {
+    let gone: Vec<String> = ids
+        .iter()
+        .filter(|id| !is_there(id))
+        .map(i32::to_string)
+        .collect();
+    (!gone.is_empty()).then(|| gone.join(", "))
 }
