@@ -8,6 +8,7 @@ use shopfloor_runtime::problem::check_range;
 
 use crate::contract::Schema;
 use crate::routes::RouteTable;
+use crate::spool::SpoolConfig;
 
 /// `bootstrap_servers` value that starts Kafka inside the process.
 pub const EMBEDDED: &str = "embedded";
@@ -290,6 +291,7 @@ impl ApiSinkConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
     pub routes: Vec<RouteConfig>,
+    pub spool: SpoolConfig,
     pub kafka: KafkaConfig,
     pub api: ApiSinkConfig,
     /// How long a stop waits for the sinks to catch up with what was accepted.
@@ -300,6 +302,7 @@ impl Default for BridgeConfig {
     fn default() -> Self {
         Self {
             routes: default_routes(),
+            spool: SpoolConfig::default(),
             kafka: KafkaConfig::default(),
             api: ApiSinkConfig::default(),
             drain_timeout_ms: 10_000,
@@ -325,6 +328,7 @@ impl BridgeConfig {
                 ));
             }
         }
+        self.spool.problems(&format!("{at}.spool"), out);
         self.kafka.problems(&format!("{at}.kafka"), out);
         self.api.problems(&format!("{at}.api"), out);
         check_range(

@@ -117,13 +117,18 @@ impl Cluster {
     pub async fn read_all(&self, topics: Vec<String>) -> Result<Vec<ReadRecord>, KafkaFault> {
         self.blocking("read records", move |mut config| {
             let consumer: BaseConsumer = config.set("group.id", "shopfloor-reader").create()?;
-            let mut records = Vec::new();
+            let mut open = BTreeMap::new();
+            let mut assignment = TopicPartitionList::new();
             for topic in topics {
                 for (partition, low, high) in offsets(&consumer, &topic)? {
-                    read_partition(&consumer, &topic, partition, low..high, &mut records)?;
+                    if low < high {
+                        assignment.add_partition_offset(&topic, partition, Offset::Offset(low))?;
+                        open.insert((topic.clone(), partition), high);
+                    }
                 }
             }
-            Ok(records)
+            consumer.assign(&assignment)?;
+            read_to_ends(&consumer, open)
         })
         .await
     }
@@ -217,40 +222,35 @@ fn offsets(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i32, i64, i64)>,
         .collect()
 }
 
-fn read_partition(
+/// Reads until each partition's next offset is the one given.
+fn read_to_ends(
     consumer: &BaseConsumer,
-    topic: &str,
-    partition: i32,
-    offsets: std::ops::Range<i64>,
-    records: &mut Vec<ReadRecord>,
-) -> Result<(), KafkaError> {
-    if offsets.is_empty() {
-        return Ok(());
-    }
-    let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(topic, partition, Offset::Offset(offsets.start))?;
-    consumer.assign(&assignment)?;
-    loop {
+    mut open: BTreeMap<(String, i32), i64>,
+) -> Result<Vec<ReadRecord>, KafkaError> {
+    let mut records = Vec::new();
+    while !open.is_empty() {
         let message = consumer.poll(CALL_TIMEOUT).ok_or(KafkaError::NoMessageReceived)??;
-        if message.topic() != topic || message.partition() != partition {
-            continue;
+        let at = (message.topic().to_owned(), message.partition());
+        match open.get(&at) {
+            Some(end) if message.offset() >= *end => continue,
+            Some(end) if message.offset() + 1 == *end => drop(open.remove(&at)),
+            Some(_) => {}
+            None => continue,
         }
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             headers.iter().map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default()))).collect()
         });
         records.push(ReadRecord {
-            topic: topic.to_owned(),
-            partition,
+            topic: at.0,
+            partition: at.1,
             offset: message.offset(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
             headers,
         });
-        if message.offset() + 1 >= offsets.end {
-            return Ok(());
-        }
     }
+    Ok(records)
 }
 
 /// A record as a consumer sees it.
@@ -424,9 +424,12 @@ impl<T: Send + Sync + 'static> Context<T> {
     #[allow(clippy::boxed_local)] // As librdkafka's opaque holds it.
     fn confirm(&self, record: Box<Outgoing<T>>, outcome: Result<(), Undelivered>) {
         let bytes = record.bytes();
+        let Outgoing { origin, topic, key, value, headers } = *record;
+        // Whoever is told finds the payload given back.
+        drop((topic, key, value, headers));
         let mut confirmed = self.confirmed();
         let first = confirmed.is_empty();
-        confirmed.push(Confirmation { origin: record.origin, bytes, outcome });
+        confirmed.push(Confirmation { origin, bytes, outcome });
         drop(confirmed);
         if first {
             self.news.notify_one();
@@ -731,6 +734,46 @@ mod zero_copy {
             offset: 0,
             _private: record.into_ptr(),
         }
+    }
+}
+
+/// What the embedded cluster can be made to do.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    BrokersDown,
+    BrokersUp,
+    /// The topic does not exist, whatever is asked.
+    UnknownTopic(&'static str),
+    /// The next producer is fatally refused.
+    ProducerRefused,
+    /// The next produce requests fail in a way that passes.
+    NotLeader(usize),
+}
+
+#[cfg(test)]
+impl Cluster {
+    pub(crate) async fn inject(&self, fault: Fault) {
+        use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+        let embedded = self.embedded.as_ref().expect("faults need the embedded cluster");
+        let injected = embedded.call("inject a fault", move |mock| match fault {
+            Fault::BrokersDown => mock.broker_down(-1),
+            Fault::BrokersUp => mock.broker_up(-1),
+            Fault::UnknownTopic(topic) => {
+                mock.topic_error(topic, RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+            }
+            Fault::ProducerRefused => {
+                let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
+                mock.request_errors(RDKafkaApiKey::InitProducerId, &refused);
+                Ok(())
+            }
+            Fault::NotLeader(times) => {
+                let errors = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; times];
+                mock.request_errors(RDKafkaApiKey::Produce, &errors);
+                Ok(())
+            }
+        });
+        injected.await.expect("the embedded cluster takes the fault");
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use shopfloor::config::Config;
+use shopfloor::config::{Config, Role};
 use shopfloor::node::ApiNode;
 use shopfloor_bridge::config::KafkaConfig;
 use shopfloor_bridge::kafka::Cluster;
@@ -14,7 +14,7 @@ use shopfloor_runtime::{shutdown, telemetry};
 use super::settings::ConfigFile;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
     /// postgres://user:password@host:port/database
@@ -48,7 +48,9 @@ impl FromStr for RateLimit {
             return Ok(Self::Off);
         }
         let requests = text.parse().ok().filter(|requests| *requests > 0);
-        requests.map(Self::Requests).ok_or_else(|| format!("{text:?} is neither a number from 1 nor off"))
+        requests
+            .map(Self::Requests)
+            .ok_or_else(|| format!("{text:?} is neither a number from 1 nor off"))
     }
 }
 
@@ -81,16 +83,21 @@ impl Args {
     }
 }
 
-pub async fn run(args: Args) -> Result<ExitCode> {
-    let mut config = args.config.require()?;
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let mut config = args.config.require(Role::Api)?;
     args.apply(&mut config);
     telemetry::init_logs(&config.log);
     let metrics = telemetry::init_metrics().context("cannot install the metrics recorder")?;
     shopfloor_api::metrics::describe();
-    let kafka = args.kafka(&config).map(|kafka| Cluster::open(&kafka)).transpose()?;
+    let kafka = args
+        .kafka(&config)
+        .map(|kafka| Cluster::open(&kafka))
+        .transpose()?;
     let stop = shutdown::on_signal()?;
     let api = ApiNode::start(&config, kafka.as_ref(), Some(metrics)).await?;
-    let kafka = kafka.as_ref().map_or("none: records wait in the outbox", Cluster::bootstrap_servers);
+    let kafka = kafka
+        .as_ref()
+        .map_or("none: records wait in the outbox", Cluster::bootstrap_servers);
     tracing::info!(listen = %api.address, admin = %config.admin.listen, kafka, "the production API serves");
     stop.cancelled().await;
     api.stop().await;

@@ -2,16 +2,18 @@
 
 use std::process::ExitCode;
 
+use shopfloor::config::Role;
+
 use super::settings::ConfigFile;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
 }
 
-pub fn run(args: &Args) -> ExitCode {
-    match args.config.read() {
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match args.config.read(Role::Written) {
         Ok(_) => {
             eprintln!("the configuration has no problem");
             ExitCode::SUCCESS

@@ -3,19 +3,20 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use shopfloor::config::Role;
 use shopfloor::node::GatewayNode;
 use shopfloor_runtime::{shutdown, telemetry};
 
 use super::settings::ConfigFile;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
 }
 
-pub async fn run(args: Args) -> Result<ExitCode> {
-    let config = args.config.require()?;
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let config = args.config.require(Role::Gateway)?;
     telemetry::init_logs(&config.log);
     let metrics = telemetry::init_metrics().context("cannot install the metrics recorder")?;
     shopfloor_broker::metrics::describe();

@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 /// The gateway between a factory's MQTT machines and its data platform.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -44,7 +44,7 @@ fn say(line: impl std::fmt::Display) {
 }
 
 /// Runs one subcommand to its end.
-pub fn run(cli: Cli) -> Result<ExitCode> {
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Check(args) = cli.command {
         return Ok(check::run(&args));
     }

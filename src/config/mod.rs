@@ -56,22 +56,41 @@ impl Default for Config {
 
 impl Default for GatewayConfig {
     fn default() -> Self {
-        Self { id: "gateway-1".into(), data_dir: "data".into() }
+        Self {
+            id: "gateway-1".into(),
+            data_dir: "data".into(),
+        }
     }
 }
 
+/// Which server the settings are for: the other's sections are read, but their problems are not in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Gateway,
+    Api,
+    /// The servers that the settings speak of; both where they speak of neither.
+    Written,
+}
+
 impl Config {
-    /// Reads `file` and `environment`.
+    /// Reads `file` and `environment` for `role`.
     ///
     /// # Errors
     /// Every problem of syntax, type and meaning, each with its place.
     pub fn read(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
+        role: Role,
     ) -> Result<Self, Vec<Located>> {
         let source = Source::read(file, environment)?;
         let config: Self = source.typed()?;
-        let problems = config.problems();
+        let speaks_of_gateway = ["gateway", "mqtt", "bridge"].iter().any(|section| source.has(section));
+        let (gateway, api) = match role {
+            Role::Gateway => (true, false),
+            Role::Api => (false, true),
+            Role::Written => (speaks_of_gateway || !source.has("api"), source.has("api") || !speaks_of_gateway),
+        };
+        let problems = config.problems(gateway, api);
         if problems.is_empty() {
             return Ok(config);
         }
@@ -81,12 +100,17 @@ impl Config {
         Err(located.collect())
     }
 
-    fn problems(&self) -> Vec<Problem> {
+    fn problems(&self, gateway: bool, api: bool) -> Vec<Problem> {
         let mut out = Vec::new();
-        self.gateway.problems("gateway", &mut out);
-        self.mqtt.problems("mqtt", &mut out);
+        if gateway {
+            self.gateway.problems("gateway", &mut out);
+            self.mqtt.problems("mqtt", &mut out);
+        }
+        if api {
+            self.api.problems("api", &mut out);
+        }
+        // The API's outbox uses the same Kafka.
         self.bridge.problems("bridge", &mut out);
-        self.api.problems("api", &mut out);
         self.admin.problems("admin", &mut out);
         self.log.problems("log", &mut out);
         out
@@ -121,26 +145,38 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("shopfloor.toml");
         std::fs::write(&file, text).unwrap();
-        Config::read(Some(&file), std::iter::empty())
+        Config::read(Some(&file), std::iter::empty(), Role::Written)
     }
 
     #[test]
-    fn without_a_file_the_defaults_hold() {
-        Config::read(None, std::iter::empty()).unwrap();
+    fn without_a_file_the_api_starts_and_a_gateway_asks_who_may_connect() {
+        Config::read(None, std::iter::empty(), Role::Api).unwrap();
+        let problems = Config::read(None, std::iter::empty(), Role::Gateway).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].text.starts_with("mqtt.auth"), "{problems:#?}");
+    }
+
+    #[test]
+    fn a_file_for_the_api_alone_needs_no_mqtt_users() {
+        read("[api.listener]\nlisten = '127.0.0.1:1'\n").unwrap();
     }
 
     #[test]
     fn problems_of_meaning_are_all_shown_with_their_lines() {
-        let text = "[gateway]\nid = 'no spaces please'\n[admin]\nlisten = '127.0.0.1:1'\nmax_connections = 0\n";
+        let text =
+            "[gateway]\nid = 'no spaces please'\n[admin]\nlisten = '127.0.0.1:1'\nmax_connections = 0\n";
         let problems = read(text).unwrap_err();
         assert_eq!(problems.len(), 2, "{problems:#?}");
         assert!(problems[0].place.ends_with("shopfloor.toml:2:1"), "{problems:#?}");
-        assert!(problems[1].place.ends_with("shopfloor.toml:5:1"), "{problems:#?}");
+        assert!(problems[1].place.ends_with("shopfloor.toml:7:1"), "{problems:#?}");
     }
 
     #[test]
     fn an_unknown_key_is_refused_by_name() {
         let problems = read("[api]\nporrt = 1\n").unwrap_err();
-        assert!(problems[0].text.contains("porrt") && problems[0].place.ends_with(":2:1"), "{problems:#?}");
+        assert!(
+            problems[0].text.contains("porrt") && problems[0].place.ends_with(":2:1"),
+            "{problems:#?}"
+        );
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use metrics_exporter_prometheus::PrometheusHandle;
 use shopfloor_api::{Api, Store};
 use shopfloor_bridge::kafka::Cluster;
 use shopfloor_runtime::accept::{Listener, ListenerConfig};
 use shopfloor_runtime::admin::{Admin, Check};
 use shopfloor_runtime::shutdown;
+use shopfloor_runtime::telemetry::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,7 +42,11 @@ impl ApiNode {
         let api = Api::new(config.api.clone(), store.clone(), publisher);
         let listener = Listener::bind("api", config.api.listener.clone()).await?;
         let address = listener.local_addr()?;
-        let (stop, admin_stop, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (stop, admin_stop, tasks) = (
+            CancellationToken::new(),
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
         if let Some(metrics) = metrics {
             serve_admin(&config.admin, metrics, store, admin_stop.clone()).await?;
         }
@@ -50,7 +54,12 @@ impl ApiNode {
             api.start_background(&stop, &tasks);
         }
         tasks.spawn(api.serve(listener, stop.clone(), tasks.clone()));
-        Ok(Self { address, stop, tasks, admin_stop })
+        Ok(Self {
+            address,
+            stop,
+            tasks,
+            admin_stop,
+        })
     }
 
     /// Takes no more connections, finishes the requests under way, stops the relay.

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use metrics_exporter_prometheus::PrometheusHandle;
+use anyhow::{Context, Result};
 use shopfloor_bridge::{Bridge, BridgeFault};
 use shopfloor_broker::Front;
 use shopfloor_runtime::accept::Listener;
 use shopfloor_runtime::admin::{Admin, Check};
+use shopfloor_runtime::telemetry::PrometheusHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,24 +31,26 @@ pub struct GatewayNode {
 impl GatewayNode {
     /// Opens the spool, binds the listeners and serves. Neither Kafka nor the production API need to be there.
     pub async fn start(config: &Config, metrics: Option<PrometheusHandle>) -> Result<Self> {
-        let auth = &config.mqtt.auth;
-        if !auth.allow_anonymous && auth.users.is_empty() {
-            bail!(
-                "mqtt.auth: no device could connect; add [[mqtt.auth.users]] with name and password, or set \
-                 mqtt.auth.allow_anonymous = true where every device on the network is trusted"
-            );
-        }
         let (bridge_config, id) = (config.bridge.clone(), config.gateway.id.clone());
         let data_dir = config.gateway.data_dir.clone();
         let opened = tokio::task::spawn_blocking(move || Bridge::open(bridge_config, &id, &data_dir));
-        let bridge = opened.await.context("opening the bridge crashed")?.with_context(|| {
-            format!("cannot open the gateway's data directory {}", config.gateway.data_dir.display())
-        })?;
+        let bridge = opened
+            .await
+            .context("opening the bridge crashed")?
+            .with_context(|| {
+                format!(
+                    "cannot open the gateway's data directory {}",
+                    config.gateway.data_dir.display()
+                )
+            })?;
 
         let front_stop = CancellationToken::new();
         let front = Front::new(config.mqtt.clone(), bridge.tap(), front_stop.clone());
         let listeners = front.bind().await?;
-        let mqtt = listeners.iter().map(Listener::local_addr).collect::<Result<_, _>>()?;
+        let mqtt = listeners
+            .iter()
+            .map(Listener::local_addr)
+            .collect::<Result<_, _>>()?;
         let admin_stop = CancellationToken::new();
         if let Some(metrics) = metrics {
             serve_admin(config, metrics, &bridge, admin_stop.clone()).await?;
@@ -58,7 +60,15 @@ impl GatewayNode {
         let (running, stop) = (bridge.clone(), sinks_stop.clone());
         let sinks = tokio::spawn(async move { running.run(stop).await });
         let front = tokio::spawn(async move { front.serve(listeners).await });
-        Ok(Self { mqtt, bridge, front, front_stop, sinks, sinks_stop, admin_stop })
+        Ok(Self {
+            mqtt,
+            bridge,
+            front,
+            front_stop,
+            sinks,
+            sinks_stop,
+            admin_stop,
+        })
     }
 
     /// Resolves when the bridge has ended by itself: a fault that the gateway cannot go on with.

@@ -18,10 +18,16 @@ struct ToKafka(KafkaPublisher);
 
 impl Publisher for ToKafka {
     fn publish(&self, records: Vec<Record>) -> Publishing<'_> {
-        let records = records.into_iter().map(|record| (record.topic, record.key, record.value)).collect();
+        let records = records
+            .into_iter()
+            .map(|record| (record.topic, record.key, record.value))
+            .collect();
         Box::pin(async move {
             let outcomes = self.0.publish_all(records).await;
-            outcomes.into_iter().map(|outcome| outcome.map_err(refusal)).collect()
+            outcomes
+                .into_iter()
+                .map(|outcome| outcome.map_err(refusal))
+                .collect()
         })
     }
 }

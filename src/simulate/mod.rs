@@ -40,7 +40,7 @@ use std::time::Instant;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use args::{Config, SimulateArgs};
+pub use args::{Config, SimulateArgs, Speed};
 pub use progress::Progress;
 pub use summary::Summary;
 

@@ -172,9 +172,11 @@ impl<'a> Session<'a> {
     async fn last_confirmations(&mut self) {
         let deadline = tokio::time::Instant::now() + LAST_CONFIRMATIONS;
         while self.in_flight_records > 0 {
-            match tokio::time::timeout_at(deadline, self.producer.confirmations()).await {
-                Ok(confirmations) if self.settle(confirmations).await.is_ok() => {}
-                _ => return,
+            let Ok(confirmations) = tokio::time::timeout_at(deadline, self.producer.confirmations()).await else {
+                return;
+            };
+            if self.settle(confirmations).await.is_err() {
+                return;
             }
         }
     }

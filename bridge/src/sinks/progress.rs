@@ -43,8 +43,9 @@ impl Progress {
 
     /// Resolves when everything before `to` is confirmed.
     pub(crate) async fn reached(&self, to: u64) {
+        let mut moved = self.moved.subscribe();
         // The sender lives as long as `self`.
-        let _closed = self.moved.subscribe().wait_for(|position| *position >= to).await;
+        let _closed = moved.wait_for(|position| *position >= to).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<String>> {

@@ -24,7 +24,7 @@ use super::say;
 const DATABASE: &str = "shopfloor";
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Real Kafka and HAProxy, two APIs, two gateways, instead of one process.
     #[arg(long)]
     real: bool,
@@ -72,11 +72,18 @@ enum Servers {
     Real(Box<real::Servers>),
 }
 
-pub async fn run(args: Args) -> Result<ExitCode> {
-    telemetry::init_logs(&LogConfig { level: args.log.clone(), ..LogConfig::default() });
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    telemetry::init_logs(&LogConfig {
+        level: args.log.clone(),
+        ..LogConfig::default()
+    });
     let stop = shutdown::on_signal()?;
     let starting = async {
-        if args.real { real::start(&args).await } else { embedded::start(&args).await }
+        if args.real {
+            real::start(&args).await
+        } else {
+            embedded::start(&args).await
+        }
     };
     let site = tokio::select! {
         site = starting => site?,
@@ -91,12 +98,20 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let stopped = site.stop().await;
     let equal = counted?;
     stopped?;
-    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if equal {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 impl Site {
     fn introduce(&self, real: bool) {
-        let admin: Vec<_> = self.admin.iter().map(|address| format!("http://{address}/metrics")).collect();
+        let admin: Vec<_> = self
+            .admin
+            .iter()
+            .map(|address| format!("http://{address}/metrics"))
+            .collect();
         let kafka = self.kafka.bootstrap_servers();
         let kind = if real {
             "Apache Kafka"

@@ -64,13 +64,22 @@ pub(super) async fn start(args: &Args) -> Result<Site> {
     };
     let (api_processes, gateway_processes) = blocking("start the servers", move || {
         let apis = each("api", &apis, |number, backend| common.api(number, backend))?;
-        let gateways = each("gateway", &gateways, |number, backend| common.gateway(number, backend))?;
+        let gateways = each("gateway", &gateways, |number, backend| {
+            common.gateway(number, backend)
+        })?;
         Ok::<_, StartFault>((apis, gateways))
     })
     .await?;
-    let cluster =
-        Cluster::open(&KafkaConfig { bootstrap_servers: kafka.bootstrap(), ..KafkaConfig::default() })?;
-    let servers = Servers { gateways: gateway_processes, haproxy, apis: api_processes, kafka };
+    let cluster = Cluster::open(&KafkaConfig {
+        bootstrap_servers: kafka.bootstrap(),
+        ..KafkaConfig::default()
+    })?;
+    let servers = Servers {
+        gateways: gateway_processes,
+        haproxy,
+        apis: api_processes,
+        kafka,
+    };
     Ok(Site {
         mqtt: loopback(args.mqtt_port),
         rest: loopback(args.rest_port),
@@ -153,7 +162,10 @@ fn each(
 /// Starts `shopfloor <part> --config <dir>/<part>-<number>.toml`, logging beside it.
 fn spawn(dir: &Path, part: &'static str, number: usize, config: &str) -> Result<Process, StartFault> {
     let path = dir.join(format!("{part}-{number}.toml"));
-    std::fs::write(&path, config).map_err(|source| StartFault::Write { path: path.clone(), source })?;
+    std::fs::write(&path, config).map_err(|source| StartFault::Write {
+        path: path.clone(),
+        source,
+    })?;
     let program = std::env::current_exe().map_err(StartFault::Program)?;
     Ok(Process::spawn(Spec {
         part,

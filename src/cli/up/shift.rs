@@ -28,7 +28,17 @@ pub(super) async fn run(site: &Site, messages: u64, stop: CancellationToken) -> 
     let loaded = reference::load(&format!("http://{}", site.rest))
         .await
         .context("cannot load the reference data")?;
-    say(loaded);
+    say(format_args!(
+        "reference data: {}",
+        if loaded.was_there() {
+            "there already".to_owned()
+        } else {
+            format!(
+                "{} materials, {} prices, {} parts, {} machines",
+                loaded.materials, loaded.prices, loaded.parts, loaded.machines
+            )
+        }
+    ));
     // What an earlier run left in a spool arrives first.
     let before = settled(site, &stop, None).await?;
     say(format_args!("50 machines produce {messages} units ..."));
@@ -40,7 +50,9 @@ pub(super) async fn run(site: &Site, messages: u64, stop: CancellationToken) -> 
         protobuf_share: 0.1,
         ..Config::default()
     };
-    let summary = simulate::run(config, stop.clone()).await.context("the simulated shift failed")?;
+    let summary = simulate::run(config, stop.clone())
+        .await
+        .context("the simulated shift failed")?;
     say(&summary);
     let goal = Arrived {
         kafka: before.kafka + summary.acknowledged,
@@ -57,7 +69,11 @@ pub(super) async fn run(site: &Site, messages: u64, stop: CancellationToken) -> 
 
 /// Counts until `goal` is there, or nothing more arrives: two equal counts a second apart where no goal is given.
 async fn settled(site: &Site, stop: &CancellationToken, goal: Option<Arrived>) -> Result<Arrived> {
-    let still_after = if goal.is_some() { PATIENCE } else { Duration::from_secs(1) };
+    let still_after = if goal.is_some() {
+        PATIENCE
+    } else {
+        Duration::from_secs(1)
+    };
     let (mut last, mut changed) = (count(site).await?, Instant::now());
     while goal.is_none_or(|goal| last != goal) && changed.elapsed() < still_after {
         tokio::select! {
@@ -73,13 +89,20 @@ async fn settled(site: &Site, stop: &CancellationToken, goal: Option<Arrived>) -
 }
 
 async fn count(site: &Site) -> Result<Arrived> {
-    let records = site.kafka.count_records(vec![TOPIC.into()]).await.context("cannot count Kafka's records")?;
+    let records = site
+        .kafka
+        .count_records(vec![TOPIC.into()])
+        .await
+        .context("cannot count Kafka's records")?;
     let kafka = records.values().sum();
     let server = site.postgres.clone();
     let rows = blocking("count Postgres's rows", move || {
         Ok::<_, PartError>(server.psql(DATABASE, "select count(*) from supply_chain")?)
     });
     let rows = rows.await?;
-    let postgres = rows.trim().parse().with_context(|| format!("psql answered {rows:?} to a count"))?;
+    let postgres = rows
+        .trim()
+        .parse()
+        .with_context(|| format!("psql answered {rows:?} to a count"))?;
     Ok(Arrived { kafka, postgres })
 }
