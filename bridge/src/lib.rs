@@ -4,3 +4,4 @@ pub mod contract;
 pub mod record;
 pub mod routes;
 pub mod stamp;
+pub mod spool;
