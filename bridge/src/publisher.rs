@@ -1,4 +1,4 @@
-//! Single records to Kafka, each awaited: what the production API's outbox relay needs.
+//! Records to Kafka, each awaited: what the production API's outbox relay needs.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub enum PublishFault {
     Stopped,
 }
 
-/// A producer whose records are awaited one by one; any number may be on their way.
+/// A producer that answers for each record.
 #[derive(Debug)]
 pub struct Publisher {
     producer: Arc<RwLock<Arc<Producer<Reply>>>>,
@@ -38,7 +38,10 @@ impl Publisher {
         let producer = Arc::new(RwLock::new(Arc::new(cluster.producer()?)));
         let stop = CancellationToken::new();
         tokio::spawn(hand_out(cluster.clone(), producer.clone(), stop.clone()));
-        Ok(Self { producer, _stops: stop.drop_guard() })
+        Ok(Self {
+            producer,
+            _stops: stop.drop_guard(),
+        })
     }
 
     /// Resolves when Kafka has each record on all replicas, or has failed it; one outcome a record, in their order.
@@ -57,19 +60,7 @@ impl Publisher {
                 origin: reply,
             }));
         }
-        let mut unsent = PublishFault::Stopped;
-        while !waiting.is_empty() {
-            let (left, full) = current(&self.producer).produce(waiting);
-            if full == Some(Full::Embedded) {
-                // Dropping the replies tells the waiting answers.
-                unsent = PublishFault::EmbeddedFull;
-                break;
-            }
-            waiting = left;
-            if !waiting.is_empty() {
-                tokio::time::sleep(FULL_PAUSE).await;
-            }
-        }
+        let unsent = self.hand_over(waiting).await;
         let mut outcomes = Vec::with_capacity(answers.len());
         for answer in answers {
             outcomes.push(match answer.await {
@@ -78,6 +69,21 @@ impl Publisher {
             });
         }
         outcomes
+    }
+
+    /// Gives all to the producer, in order. What it cannot take is dropped, which its answer tells; the fault is why.
+    async fn hand_over(&self, mut records: Vec<Box<Outgoing<Reply>>>) -> PublishFault {
+        loop {
+            let (left, full) = current(&self.producer).produce(records);
+            if left.is_empty() {
+                return PublishFault::Stopped;
+            }
+            if full == Some(Full::Embedded) {
+                return PublishFault::EmbeddedFull;
+            }
+            records = left;
+            tokio::time::sleep(FULL_PAUSE).await;
+        }
     }
 }
 

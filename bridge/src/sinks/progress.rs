@@ -20,7 +20,12 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(sink: &'static str, cursor: Cursor) -> Self {
         let moved = watch::Sender::new(cursor.position());
-        Self { sink, cursor, moved, trouble: Mutex::default() }
+        Self {
+            sink,
+            cursor,
+            moved,
+            trouble: Mutex::default(),
+        }
     }
 
     pub(crate) fn sink(&self) -> &'static str {
