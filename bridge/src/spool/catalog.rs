@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::error::Cause;
-
 /// A file that gave its segment up and keeps its disk blocks: writing over them needs no new metadata, which
 /// makes each fdatasync about twice as fast as in a fresh file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +22,8 @@ pub(super) struct Segment {
     /// `None` where the header cannot be read, and so nothing else.
     pub salt: Option<u32>,
     pub created_ms: u64,
-    /// Sequences found damaged, where recovery read them.
-    pub damaged: Vec<(Range<u64>, Cause)>,
+    /// What is damaged from here on may never have been acknowledged.
+    pub proven_sequence: u64,
 }
 
 /// Where a sequence is to be read.
@@ -160,7 +158,7 @@ mod tests {
             len_bytes: 100,
             salt: Some(1),
             created_ms: 0,
-            damaged: Vec::new(),
+            proven_sequence: u64::MAX,
         }
     }
 

@@ -166,7 +166,9 @@ pub(super) fn recover(
         newest = newest.max(parse(&slot));
     }
     let (generation, position) = newest.unwrap_or((0, oldest));
-    let file = CursorFile::named(dir, name, newest.map(|_| file), generation);
+    // What was read may stand in the page cache only, and count as clean after a failed sync: a new file is sure.
+    let mut file = CursorFile::named(dir, name, None, generation);
+    file.save(fs, dir, position)?;
     Ok(Some((CursorState::new(name, position, file), newest.is_some())))
 }
 

@@ -44,6 +44,9 @@ pub(super) struct Progress {
     pub commit: u32,
     /// Nothing follows.
     pub sealed: bool,
+    /// From here to `end_sequence` was in the last commit before a crash: what is missing of it may never have been
+    /// acknowledged.
+    pub proven_sequence: u64,
 }
 
 impl SegmentHeader {
@@ -102,7 +105,7 @@ impl SegmentHeader {
 }
 
 impl Progress {
-    pub(super) const BYTES: usize = 40;
+    pub(super) const BYTES: usize = 48;
 
     /// Where in the first page this generation stands.
     pub(super) fn offset(&self) -> usize {
@@ -123,6 +126,7 @@ impl Progress {
         rest.put_u64_le(self.end_sequence);
         rest.put_u32_le(self.commit);
         rest.put_u32_le(u32::from(self.sealed));
+        rest.put_u64_le(self.proven_sequence);
         let (body, mut crc) = slot.split_at_mut(Self::BYTES - 4);
         crc.put_u32_le(crc32c::crc32c_append(salt, body));
         slot
@@ -148,6 +152,7 @@ impl Progress {
             end_sequence: rest.try_get_u64_le().ok()?,
             commit: rest.try_get_u32_le().ok()?,
             sealed: rest.try_get_u32_le().ok()? != 0,
+            proven_sequence: rest.try_get_u64_le().ok()?,
         })
     }
 }

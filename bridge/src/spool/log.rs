@@ -266,6 +266,7 @@ impl Log {
             end_sequence: self.next_sequence,
             commit: 0,
             sealed: false,
+            proven_sequence: self.next_sequence,
         };
         write_all_at(&*file, &mut [IoSlice::new(&header.page(&progress))], 0)?;
         file.sync_data()?;
@@ -278,7 +279,7 @@ impl Log {
             len_bytes,
             salt: Some(header.salt),
             created_ms: header.created_ms,
-            damaged: Vec::new(),
+            proven_sequence: u64::MAX,
         });
         Ok(Active {
             file,
@@ -317,6 +318,7 @@ impl Active {
             end_sequence,
             commit: self.commit,
             sealed,
+            proven_sequence: end_sequence,
         }
     }
 

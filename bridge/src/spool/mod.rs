@@ -23,7 +23,7 @@
 //! segment   0     header    "SHOPSPOL", version u32, salt u32, first sequence u64, created ms u64, reach u64,
 //!                           gateway id (length u8, bytes); zeroes; crc u32 at 508
 //!           512   progress  "PROG", generation u64, end offset u64, end sequence u64, next commit u32,
-//!           1024  progress  sealed u32, crc u32; two slots, written in turn
+//!           1024  progress  sealed u32, proven sequence u64, crc u32; two slots, written in turn
 //!           2048  header    again
 //!           4096  records   one behind the other
 //!

@@ -50,6 +50,11 @@ impl Reader {
         self.position
     }
 
+    /// The first sequence that is not durable yet.
+    pub fn end_sequence(&self) -> u64 {
+        self.durable.borrow().end_sequence
+    }
+
     /// Goes to another place; a sequence that is not durable yet is waited for.
     pub fn seek(&mut self, sequence: u64) {
         *self = Self::new(self.shared.clone(), sequence);
@@ -192,11 +197,15 @@ impl Reader {
             .damaged
             .map(|damaged| damaged.start.max(self.position)..damaged.end);
         self.lost = damaged.filter(|damaged| !damaged.is_empty()).map(|damaged| {
-            let known = segment
-                .damaged
-                .iter()
-                .find(|(known, _)| known.contains(&damaged.start));
-            (damaged, known.map_or(Cause::Corrupt, |(_, cause)| *cause))
+            let doubtful = damaged.start >= segment.proven_sequence;
+            (
+                damaged,
+                if doubtful {
+                    Cause::CorruptOrTorn
+                } else {
+                    Cause::Corrupt
+                },
+            )
         });
     }
 

@@ -8,7 +8,6 @@
 use std::io::IoSlice;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::catalog::{Catalog, SPARES_MAX, Segment, Spare, first_sequence_of, is_spare};
 use super::config::SpoolConfig;
@@ -69,6 +68,9 @@ pub(super) fn recover(
                 .map_err(|source| SpoolError::io("remove", &path, source))?;
         }
     }
+    // A name that is seen may not be durable yet, and what follows relies on it.
+    fs.sync_dir(dir)
+        .map_err(|source| SpoolError::io("sync", dir, source))?;
     found.sort_by_key(|(first_sequence, _)| *first_sequence);
 
     let mut reading = Reading {
@@ -94,7 +96,6 @@ pub(super) fn recover(
                 .damaged
                 .push((segment.sequences.end..next_first, Cause::Removed));
         }
-        reading.report.damaged.extend(segment.damaged.iter().cloned());
         segments.push_back(segment);
     }
     let mut report = reading.report;
@@ -114,11 +115,15 @@ struct Reading<'a> {
 /// What the tail of a segment holds.
 #[derive(Debug, PartialEq, Eq)]
 struct Tail {
+    /// From its start to the end of the last record.
+    bytes: Vec<u8>,
     end_offset: u64,
     end_sequence: u64,
     /// Ordinal of a commit that could follow.
     commit: u32,
     torn_bytes: u64,
+    /// Where the first hole begins that may never have been acknowledged.
+    proven_sequence: u64,
     damaged: Vec<(Range<u64>, Cause)>,
 }
 
@@ -141,7 +146,11 @@ impl Reading<'_> {
             .map_err(failed("read"))?;
         let header = SegmentHeader::parse(&page).filter(|header| header.first_sequence == first_sequence);
         let Some(header) = header else {
-            return Ok(unreadable(first_sequence, len_bytes, next_first));
+            let segment = unreadable(first_sequence, len_bytes, next_first);
+            self.report
+                .damaged
+                .push((segment.sequences.clone(), Cause::Corrupt));
+            return Ok(segment);
         };
         self.check(&path, &header)?;
         let mut segment = Segment {
@@ -149,22 +158,24 @@ impl Reading<'_> {
             len_bytes,
             salt: Some(header.salt),
             created_ms: header.created_ms,
-            damaged: Vec::new(),
+            proven_sequence: u64::MAX,
         };
         let progress = Progress::parse(&page, header.salt);
-        if let Some(next_first) = next_first {
+        let sealed = progress.filter(|progress| progress.sealed);
+        if let Some(sealed) = sealed {
+            segment.sequences.end = sealed.end_sequence.min(next_first.unwrap_or(u64::MAX));
+            segment.proven_sequence = sealed.proven_sequence;
+        } else if let Some(next_first) = next_first {
             // Where a commit failed and went to the next segment, what stands of it here does not count.
-            let sealed = progress.filter(|progress| progress.sealed);
-            segment.sequences.end = sealed.map_or(next_first, |sealed| sealed.end_sequence.min(next_first));
-        } else if let Some(sealed) = progress.filter(|progress| progress.sealed) {
-            segment.sequences.end = sealed.end_sequence;
+            segment.sequences.end = next_first;
         } else {
             let tail = self
                 .tail(&*file, &header, len_bytes, progress)
                 .map_err(failed("read"))?;
-            segment.len_bytes = seal(&file, &header, progress, &tail).map_err(failed("seal"))?;
+            segment.len_bytes = seal(&*file, &header, progress, &tail).map_err(failed("seal"))?;
             segment.sequences.end = tail.end_sequence;
-            segment.damaged = tail.damaged;
+            segment.proven_sequence = tail.proven_sequence;
+            self.report.damaged.extend(tail.damaged);
             self.report.torn_bytes += tail.torn_bytes;
         }
         segment.sequences.end = segment.sequences.end.max(first_sequence);
@@ -211,7 +222,7 @@ impl Reading<'_> {
             None => (SEGMENT_HEADER_BYTES, header.first_sequence, 0, len_bytes),
         };
         let bytes = self.read(file, offset, until.saturating_sub(offset))?;
-        Ok(scan_tail(&bytes, header.salt, offset, sequence, commit))
+        Ok(scan_tail(bytes, header.salt, offset, sequence, commit))
     }
 
     fn read(&mut self, file: &dyn LogFile, offset: u64, bytes: u64) -> std::io::Result<Vec<u8>> {
@@ -228,18 +239,17 @@ fn unreadable(first_sequence: u64, len_bytes: u64, next_first: Option<u64>) -> S
     // No sequence is given out twice, so as many are skipped as could have stood there.
     let most = first_sequence.saturating_add(len_bytes / RECORD_HEADER_BYTES);
     let sequences = first_sequence..next_first.unwrap_or(most);
-    let damaged = vec![(sequences.clone(), Cause::Corrupt)];
     Segment {
         sequences,
         len_bytes,
         salt: None,
         created_ms: 0,
-        damaged,
+        proven_sequence: u64::MAX,
     }
 }
 
 /// Reads records from `offset` to the last one. Damage with records behind it is told apart from the torn end.
-fn scan_tail(bytes: &[u8], salt: u32, offset: u64, mut sequence: u64, mut commit: u32) -> Tail {
+fn scan_tail(mut bytes: Vec<u8>, salt: u32, offset: u64, mut sequence: u64, mut commit: u32) -> Tail {
     let mut at = 0;
     let mut newest_commit = None;
     let mut holes = Vec::new();
@@ -253,7 +263,7 @@ fn scan_tail(bytes: &[u8], salt: u32, offset: u64, mut sequence: u64, mut commit
             }
             Found::Short { .. } | Found::Nothing => {
                 let sequences = sequence + 1..sequence + 1 + rest.len() as u64 / RECORD_HEADER_BYTES;
-                let Some((found_at, header)) = resync(bytes, at + 1, salt, &sequences) else {
+                let Some((found_at, header)) = resync(&bytes, at + 1, salt, &sequences) else {
                     break;
                 };
                 holes.push((sequence..header.sequence, header.commit));
@@ -271,26 +281,32 @@ fn scan_tail(bytes: &[u8], salt: u32, offset: u64, mut sequence: u64, mut commit
             Cause::CorruptOrTorn
         }
     };
-    let damaged = holes
+    let damaged: Vec<(Range<u64>, Cause)> = holes
         .into_iter()
         .map(|(sequences, behind)| (sequences, cause(behind)))
         .collect();
+    let doubtful = damaged.iter().find(|(_, cause)| *cause == Cause::CorruptOrTorn);
+    let proven_sequence = doubtful.map_or(sequence, |(sequences, _)| sequences.start);
     let rest = bytes.get(at..).unwrap_or_default();
     let torn = RecordHeader::parse(rest).filter(|header| header.sequence == sequence);
     let torn_bytes = torn.map_or(0, |header| header.record_bytes().min(rest.len() as u64));
+    bytes.truncate(at);
     Tail {
+        bytes,
         end_offset: offset + at as u64,
         end_sequence: sequence,
         commit,
         torn_bytes,
+        proven_sequence,
         damaged,
     }
 }
 
-/// Makes what was found durable and final, before anybody reads it: a process that was killed leaves bytes that
-/// only the page cache holds. Returns the length of the file, whose unused blocks are given back.
+/// Makes what was found durable and final, before anybody reads it. A process that was killed leaves bytes that only
+/// the page cache holds; after a failed fdatasync they even count as clean, and no sync would ever write them. So they
+/// are written again. Returns the length of the file, whose unused blocks are given back.
 fn seal(
-    file: &Arc<dyn LogFile>,
+    file: &dyn LogFile,
     header: &SegmentHeader,
     progress: Option<Progress>,
     tail: &Tail,
@@ -301,11 +317,14 @@ fn seal(
         end_sequence: tail.end_sequence,
         commit: tail.commit,
         sealed: true,
+        proven_sequence: tail.proven_sequence,
     };
+    let start_offset = tail.end_offset - tail.bytes.len() as u64;
+    write_all_at(file, &mut [IoSlice::new(&tail.bytes)], start_offset)?;
     // The records first: a slot that outlived them would vouch for nothing.
     file.sync_data()?;
     let slot = progress.encode(header.salt);
-    write_all_at(&**file, &mut [IoSlice::new(&slot)], progress.offset() as u64)?;
+    write_all_at(file, &mut [IoSlice::new(&slot)], progress.offset() as u64)?;
     file.set_len(tail.end_offset)?;
     file.sync_data()?;
     Ok(tail.end_offset)

@@ -64,6 +64,16 @@ impl Writer {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn remaining_bytes(&self) -> u64 {
+        self.log.remaining_bytes()
+    }
+
+    #[cfg(test)]
+    pub(super) fn prove(&mut self) {
+        self.log.prove();
+    }
+
     /// What is left is answered with the reason, and the log sealed.
     pub(super) fn end(&mut self) {
         let reason = lock(&self.shared.fault).clone().unwrap_or(SpoolError::Closed);
