@@ -58,10 +58,14 @@ impl<S: Sync> FromRequestParts<S> for Param {
             .extensions
             .get::<MatchedPath>()
             .map_or("", MatchedPath::as_str);
-        let place = route.split('/').position(|segment| segment.starts_with('{'));
-        let raw = place
-            .and_then(|place| parts.uri.path().split('/').nth(place))
-            .unwrap_or_default();
+        // A fixed path that borrows the handler of the one with an id has its last word for the id.
+        let place = route
+            .split('/')
+            .position(|segment| segment.starts_with('{'))
+            .unwrap_or_else(|| route.split('/').count() - 1);
+        // Nesting cuts the URI that handlers see; this one has the table's segments, and the client's writing.
+        let sent = parts.extensions.get::<SentUri>().map_or("", |sent| sent.0.path());
+        let raw = sent.split('/').nth(place).unwrap_or_default();
         let decoded =
             decode(raw).ok_or_else(|| Error::Malformed(format!("Failed to decode param '{raw}'")))?;
         Ok(Self(decoded))

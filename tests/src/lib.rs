@@ -4,6 +4,8 @@
 //!
 //! - [`repository`]: where things are that no crate can give: the binary, HAProxy's file, the Python clients.
 //! - [`postgres`]: one temporary cluster a test binary, one database a test.
+//! - [`database`]: what a test asks the database, past the API.
+//! - [`gateway`]: the production API and a gateway that posts telemetry to it.
 //! - [`kafka`]: a Kafka node.
 //! - [`python`]: the clients that are not ours: the migration client's reader, paho-mqtt's publisher.
 //! - [`wait`]: until something holds, under a deadline.
@@ -11,6 +13,8 @@
 //! Promise: no fixed port, no shared state between tests, nothing left behind. What cannot be set up panics with what
 //! to do about it: in a test that is the failure's text.
 
+pub mod database;
+pub mod gateway;
 pub mod kafka;
 pub mod postgres;
 pub mod python;

@@ -42,7 +42,11 @@ impl StoreError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Pool(_) => true,
-            Self::Build(_) | Self::Encode(_) | Self::Unexpected(_) | Self::Migration(_) | Self::Corrupt(_) => false,
+            Self::Build(_)
+            | Self::Encode(_)
+            | Self::Unexpected(_)
+            | Self::Migration(_)
+            | Self::Corrupt(_) => false,
             Self::Postgres(error) => match error.code() {
                 None => {
                     error.is_closed()

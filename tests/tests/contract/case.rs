@@ -45,15 +45,22 @@ fn case(case: &Value) -> Case {
             status: u16::try_from(response["status"].as_u64().unwrap()).unwrap(),
             headers: headers(&response["headers"]),
             body: response["body"].clone(),
-            records: records.iter().map(|record| (text(&record["topic"]), value(&record["value"]))).collect(),
+            records: records
+                .iter()
+                .map(|record| (text(&record["topic"]), value(&record["value"])))
+                .collect(),
         },
         captures: strings(&case["capture"]),
     }
 }
 
 fn strings(value: &Value) -> Vec<(String, String)> {
-    let Some(map) = value.as_object() else { return Vec::new() };
-    map.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
+    let Some(map) = value.as_object() else {
+        return Vec::new();
+    };
+    map.iter()
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+        .collect()
 }
 
 fn headers(value: &Value) -> Vec<(String, String)> {
@@ -71,5 +78,10 @@ fn body(body: &Value) -> String {
     };
     let part = |name: &str| generated[name].as_str().unwrap();
     let count = usize::try_from(generated["count"].as_u64().unwrap()).unwrap();
-    format!("{}{}{}", part("prefix"), part("char").repeat(count), part("suffix"))
+    format!(
+        "{}{}{}",
+        part("prefix"),
+        part("char").repeat(count),
+        part("suffix")
+    )
 }

@@ -35,8 +35,18 @@ const STORED_DAY: &str = "a price comes back under the day that was stored";
 const ID_TOO_LARGE: Instead = Fields(&["id must not be greater than 2147483647"]);
 const NOT_WHOLE_TIME: Instead = Fields(&["timeToProduce must be an integer number"]);
 
-const fn difference(file: &'static str, case: &'static str, why: &'static str, instead: Instead) -> Difference {
-    Difference { file, case, why, instead }
+const fn difference(
+    file: &'static str,
+    case: &'static str,
+    why: &'static str,
+    instead: Instead,
+) -> Difference {
+    Difference {
+        file,
+        case,
+        why,
+        instead,
+    }
 }
 
 #[rustfmt::skip]
@@ -79,13 +89,15 @@ pub(crate) const ALL: &[Difference] = &[
 ];
 
 pub(crate) fn of(file: &str, case: &str) -> Option<&'static Difference> {
-    ALL.iter().find(|difference| difference.file == file && difference.case == case)
+    ALL.iter()
+        .find(|difference| difference.file == file && difference.case == case)
 }
 
 impl Difference {
     /// What is answered instead of `recorded`.
     pub(crate) fn expected(&self, recorded: &Expected) -> Expected {
-        let bad_request = |message: Value| json!({"message": message, "error": "Bad Request", "statusCode": 400});
+        let bad_request =
+            |message: Value| json!({"message": message, "error": "Bad Request", "statusCode": 400});
         let (status, body) = match &self.instead {
             Fields(messages) => (400, bad_request(json!(messages))),
             Malformed(message) => (400, bad_request(json!(message))),
@@ -94,11 +106,21 @@ impl Difference {
             With(values) => {
                 let mut body = recorded.body.clone();
                 for (pointer, value) in *values {
-                    *body.pointer_mut(pointer).unwrap_or_else(|| panic!("{}: no {pointer}", self.case)) = json!(value);
+                    *body
+                        .pointer_mut(pointer)
+                        .unwrap_or_else(|| panic!("{}: no {pointer}", self.case)) = json!(value);
                 }
-                return Expected { body, ..recorded.clone() };
+                return Expected {
+                    body,
+                    ..recorded.clone()
+                };
             }
         };
-        Expected { status, headers: recorded.headers.clone(), body, records: Vec::new() }
+        Expected {
+            status,
+            headers: recorded.headers.clone(),
+            body,
+            records: Vec::new(),
+        }
     }
 }

@@ -11,10 +11,18 @@ mod server;
 use shopfloor_tests::postgres;
 
 async fn replay(file: &str) {
-    let url = postgres::fresh_database().await;
+    // Making a database blocks.
+    let url = tokio::task::spawn_blocking(|| postgres::database("contract"))
+        .await
+        .unwrap();
     let server = server::Server::start(&url).await;
     let problems = replay::replay(file, &server).await;
-    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    assert!(
+        problems.is_empty(),
+        "{} problems:\n{}",
+        problems.len(),
+        problems.join("\n")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

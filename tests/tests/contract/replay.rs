@@ -20,7 +20,10 @@ pub(crate) async fn replay(file: &str, server: &Server) -> Vec<String> {
         let records = server.new_records().await;
         if let Err(problem) = check(file, &case, &answer, &records, &mut names) {
             let answered = format!("{} {} {:?}", answer.status, answer.body, records);
-            problems.push(format!("{file} / {}: {problem}\n    answered {answered}", case.name));
+            problems.push(format!(
+                "{file} / {}: {problem}\n    answered {answered}",
+                case.name
+            ));
         }
     }
     problems
@@ -60,7 +63,11 @@ fn check(
     }
     same(&expected.body, &answer.body, names).map_err(|problem| format!("body{problem}"))?;
     if records.len() != expected.records.len() {
-        return Err(format!("{} records instead of {}", records.len(), expected.records.len()));
+        return Err(format!(
+            "{} records instead of {}",
+            records.len(),
+            expected.records.len()
+        ));
     }
     for ((topic, value), (expected_topic, expected_value)) in records.iter().zip(&expected.records) {
         if topic != expected_topic {
@@ -73,9 +80,9 @@ fn check(
 
 /// `{{name}}` replaced by what was captured under that name.
 fn fill(text: &str, names: &HashMap<String, String>) -> String {
-    names
-        .iter()
-        .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
+    names.iter().fold(text.to_owned(), |text, (name, value)| {
+        text.replace(&format!("{{{{{name}}}}}"), value)
+    })
 }
 
 /// Compares with placeholders; the error says where they differ.
@@ -114,6 +121,9 @@ fn fits(wanted: &str, got: &str, names: &HashMap<String, String>) -> bool {
 
 /// `2023-12-10 08:00:00.0000000`
 fn is_last_update(text: &str) -> bool {
-    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let shape: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
     shape == "0000-00-00 00:00:00.0000000"
 }

@@ -10,6 +10,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+use shopfloor_api::outbox::{PublishError, Publisher, Publishing, Record};
 use shopfloor_api::{Api, ApiConfig, Store};
 use shopfloor_runtime::accept::{Listener, ListenerConfig};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,15 @@ pub(crate) struct Server {
     /// The last record that was looked at.
     position: AtomicI64,
     stop: CancellationToken,
+}
+
+struct NoKafka;
+
+impl Publisher for NoKafka {
+    fn publish(&self, records: Vec<Record>) -> Publishing<'_> {
+        let down = || Err(PublishError::Unavailable("there is none".into()));
+        Box::pin(async move { records.iter().map(|_| down()).collect() })
+    }
 }
 
 pub(crate) struct Answer {
@@ -48,7 +58,8 @@ impl Server {
         let listener = ListenerConfig::new("127.0.0.1:0".parse().unwrap());
         let listener = Listener::bind("api", listener).await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let api = Api::new(config, store);
+        // Only the background work, which does not run here, would publish.
+        let api = Api::new(config, store, Arc::new(NoKafka));
         tokio::spawn(api.serve(listener, stop.clone(), TaskTracker::new()));
         let (database, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
@@ -68,7 +79,9 @@ impl Server {
         headers: &[(String, String)],
         body: String,
     ) -> Answer {
-        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -78,14 +91,23 @@ impl Server {
         Answer {
             status: head.status.as_u16(),
             headers: head.headers,
-            body: if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() },
+            body: if body.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_slice(&body).unwrap()
+            },
         }
     }
 
     /// Topic and value of every record enqueued since the last call, in order.
     pub(crate) async fn new_records(&self) -> Vec<(String, Value)> {
-        let sql = "SELECT position, aggregatetype, payload::text FROM outbox WHERE position > $1 ORDER BY position";
-        let rows = self.database.query(sql, &[&self.position.load(Ordering::Relaxed)]).await.unwrap();
+        let sql =
+            "SELECT position, aggregatetype, payload::text FROM outbox WHERE position > $1 ORDER BY position";
+        let rows = self
+            .database
+            .query(sql, &[&self.position.load(Ordering::Relaxed)])
+            .await
+            .unwrap();
         if let Some(last) = rows.last() {
             self.position.store(last.get(0), Ordering::Relaxed);
         }
