@@ -38,7 +38,7 @@ impl Gateway<'_> {
             r#"
 [gateway]
 id = "{id}"
-spool_dir = "{spool}"
+data_dir = "{data}"
 
 [mqtt.auth]
 allow_anonymous = true
@@ -57,7 +57,7 @@ token = "{token}"
 [admin]
 listen = "{admin}"
 "#,
-            spool = dir.join("spool").display(),
+            data = dir.join("data").display(),
             listen = at.address,
             admin = at.admin(),
         )

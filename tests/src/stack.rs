@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, Kafka, PartError, Postgres};
+use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, PartError, Postgres};
 
 use crate::api::Api;
 use crate::gateway::Gateway;
+use crate::kafka::AnyKafka;
 use crate::server::Server;
 use crate::{http, kafka, postgres, repository, wait};
 
@@ -22,7 +23,7 @@ pub struct Stack {
     pub gateways: [Server; 2],
     pub apis: [Server; 2],
     pub haproxy: Haproxy,
-    pub kafka: Kafka,
+    pub kafka: AnyKafka,
     pub postgres: Postgres,
     _dir: tempfile::TempDir,
 }
