@@ -7,7 +7,7 @@ use prost::Message;
 use serde_json::json;
 use shopfloor_proto::v1::TelemetryBatchRefused;
 use shopfloor_proto::v1::telemetry_record::Body;
-use shopfloor_tests::gateway::{self, RunningApi, batch, id_of, material, part, start, unit};
+use shopfloor_tests::telemetry::{self, RunningApi, batch, id_of, material, part, start, unit};
 use shopfloor_tests::{database, postgres};
 use tokio_postgres::Client;
 use uuid::{NoContext, Timestamp, Uuid};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shopfloor_api::Store;
 use shopfloor_api::outbox::{OutboxConfig, PublishError, Publisher, Publishing, Record, Relay};
-use shopfloor_tests::gateway::{self, RunningApi, batch, material, part, start};
+use shopfloor_tests::telemetry::{self, RunningApi, batch, material, part, start};
 use shopfloor_tests::{database, postgres};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
