@@ -9,7 +9,7 @@ use serde_json::json;
 use shopfloor_api::Api;
 use shopfloor_proto::v1::TelemetryBatchRefused;
 use shopfloor_proto::v1::telemetry_record::Body;
-use shopfloor_tests::gateway::{self, RunningApi, batch, id_of, material, part, start, unit};
+use shopfloor_tests::telemetry::{self, RunningApi, batch, id_of, material, part, start, unit};
 use shopfloor_tests::{database, postgres};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ const HELD: &str = "SELECT sequence, reason FROM quarantine ORDER BY position";
 /// An API on a database of its own with machines 1 to 3 and parts 1 to 3, and a look behind it.
 async fn factory(what: &str) -> (RunningApi, Client) {
     let url = postgres::database(what);
-    let api = start(gateway::config(&url)).await;
+    let api = start(telemetry::config(&url)).await;
     let db = database::connect(&url).await;
     db.batch_execute(
         r#"INSERT INTO machine SELECT FROM generate_series(1, 3);
@@ -156,8 +156,8 @@ async fn a_batch_with_one_bad_record_is_refused_whole_and_nothing_is_in() {
 async fn equal_batches_sent_at_once_to_two_processes_are_stored_once() {
     let url = postgres::database("at_once");
     let apis = [
-        start(gateway::config(&url)).await,
-        start(gateway::config(&url)).await,
+        start(telemetry::config(&url)).await,
+        start(telemetry::config(&url)).await,
     ];
     let db = database::connect(&url).await;
     db.batch_execute(
@@ -459,7 +459,7 @@ async fn what_the_ledger_has_forgotten_is_neither_stored_twice_nor_lost() {
 #[tokio::test]
 async fn a_full_quarantine_refuses_the_batch_for_now_and_keeps_nothing_of_it() {
     let url = postgres::database("full");
-    let mut config = gateway::config(&url);
+    let mut config = telemetry::config(&url);
     config.ingest.quarantine_max_rows = 3;
     let api = start(config).await;
     let db = database::connect(&url).await;
@@ -485,7 +485,7 @@ async fn a_full_quarantine_refuses_the_batch_for_now_and_keeps_nothing_of_it() {
 
 #[tokio::test]
 async fn only_the_token_opens_where_one_is_configured() {
-    let mut config = gateway::config(&postgres::database("token"));
+    let mut config = telemetry::config(&postgres::database("token"));
     config.internal_token = Some("s3cret".into());
     let api = start(config).await;
     let body = batch("g1", vec![]).encode_to_vec();
@@ -507,7 +507,7 @@ async fn only_the_token_opens_where_one_is_configured() {
 
 #[tokio::test]
 async fn every_limit_of_a_batch_has_its_answer() {
-    let mut config = gateway::config(&postgres::database("limits"));
+    let mut config = telemetry::config(&postgres::database("limits"));
     config.ingest.max_batch_records = 10;
     config.ingest.max_batch_bytes = 2_048;
     let api = start(config).await;
@@ -551,7 +551,7 @@ async fn a_batch_is_put_off_while_postgres_is_down_and_stored_once_when_sent_aga
     let mut server = postgres::own();
     server.create_database("shopfloor").expect("a database");
     let url = server.url("shopfloor");
-    let api = start(gateway::config(&url)).await;
+    let api = start(telemetry::config(&url)).await;
     let reference =
         r#"INSERT INTO machine VALUES (1); INSERT INTO part_information ("timeToProduce") VALUES (1);"#;
     server.psql("shopfloor", reference).expect("reference data");
@@ -615,12 +615,12 @@ async fn no_unit_stays_in_quarantine_when_its_machine_is_created_at_the_same_mom
 #[tokio::test]
 async fn the_upkeep_admits_what_nobody_else_does() {
     let url = postgres::database("upkeep");
-    let mut config = gateway::config(&url);
+    let mut config = telemetry::config(&url);
     config.ingest.sweep_interval_ms = 100;
     let api = start(config.clone()).await;
     let db = database::connect(&url).await;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    Api::new(config, api.store.clone(), Arc::new(gateway::NoKafka)).start_upkeep(&stop, &tasks);
+    Api::new(config, api.store.clone(), Arc::new(telemetry::NoKafka)).start_upkeep(&stop, &tasks);
     assert_eq!(api.commit(&batch("g1", vec![unit(0, 1, 1)])).await, (0, 0, 1));
     db.batch_execute(
         r#"INSERT INTO machine VALUES (1); INSERT INTO part_information ("timeToProduce") VALUES (1)"#,

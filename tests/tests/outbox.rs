@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shopfloor_api::Store;
 use shopfloor_api::outbox::{OutboxConfig, PublishError, Publisher, Publishing, Record, Relay};
-use shopfloor_tests::gateway::{self, RunningApi, batch, material, part, start};
+use shopfloor_tests::telemetry::{self, RunningApi, batch, material, part, start};
 use shopfloor_tests::{database, postgres};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -139,7 +139,7 @@ fn quick() -> OutboxConfig {
 }
 
 fn relay(url: &str, recorder: &Arc<Recorder>, side: usize, config: OutboxConfig) -> RunningRelay {
-    let store = Store::new(&gateway::config(url).database).expect("a store");
+    let store = Store::new(&telemetry::config(url).database).expect("a store");
     let stop = CancellationToken::new();
     let publisher = Arc::new(Side(Arc::clone(recorder), side));
     let task = tokio::spawn(Relay::new(store, publisher, config).run(stop.clone()));
@@ -148,7 +148,7 @@ fn relay(url: &str, recorder: &Arc<Recorder>, side: usize, config: OutboxConfig)
 
 async fn migrated(what: &str) -> (String, RunningApi, Client) {
     let url = postgres::database(what);
-    let api = start(gateway::config(&url)).await;
+    let api = start(telemetry::config(&url)).await;
     let db = database::connect(&url).await;
     (url, api, db)
 }
@@ -461,7 +461,7 @@ async fn the_relay_goes_on_after_postgres_was_killed() {
     let mut server = postgres::own();
     server.create_database("shopfloor").expect("a database");
     let url = server.url("shopfloor");
-    let _api = start(gateway::config(&url)).await;
+    let _api = start(telemetry::config(&url)).await;
     let recorder = Recorder::new(Mode::Up);
     let _relay = relay(&url, &recorder, 0, quick());
     server
