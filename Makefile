@@ -3,6 +3,7 @@ SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The binary takes every SHOPFLOOR_ variable as a setting; this one is the tests'.
 SHOPFLOOR := env -u SHOPFLOOR_REQUIRE_REAL $(TARGET)/release/shopfloor
+DATA_DIR = $(if $(findstring --dir,$(ARGS)),,--dir "$$(scripts/data-dir.sh)")
 
 .PHONY: help run up test bench audit fmt lint compose-check kafka clean
 
@@ -12,12 +13,12 @@ help: ## this list
 run: ## the whole way in one process, nothing else to install; ARGS=--once stops by itself
 	@scripts/setup.sh run
 	cargo build --locked --release --bin shopfloor
-	@exec $(SHOPFLOOR) up $(ARGS)
+	@exec $(SHOPFLOOR) up $(DATA_DIR) $(ARGS)
 
 up: ## the same on real Kafka, HAProxy, two API processes and two gateways
 	@scripts/setup.sh up
 	cargo build --locked --release --bin shopfloor
-	@exec $(SHOPFLOOR) up --real $(ARGS)
+	@exec $(SHOPFLOOR) up --real $(DATA_DIR) $(ARGS)
 
 test: ## unit, property, integration and end to end, against real parts
 	@scripts/setup.sh test
@@ -46,4 +47,4 @@ kafka: ## Apache Kafka's jars into .run/kafka/lib
 
 clean: ## everything that was built, downloaded or stored
 	cargo clean
-	rm -rf .run
+	rm -rf "$$(scripts/data-dir.sh 2>/dev/null)" .run

@@ -3,7 +3,7 @@
 //! Layout:
 //!
 //! - [`process`]: a child that never outlives this process, its log, its signals.
-//! - [`postgres`]: a private Postgres cluster in a directory.
+//! - [`postgres`]: a private Postgres server; `postgres_cluster` makes the directory that it serves.
 //! - [`kafka`]: one Kafka node, from its jars; `kafka_probe` asks whether it is ready.
 //! - [`haproxy`]: HAProxy with the repository's configuration.
 //! - [`error`]: why a part did not start, and what to do about it.
@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod process;
 
 mod kafka_probe;
+mod postgres_cluster;
 
 pub use error::PartError;
 pub use haproxy::{Backend, Haproxy, HaproxyOptions};

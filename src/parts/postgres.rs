@@ -7,8 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,13 +15,12 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::error::{Doing, PartError, succeeded};
+use super::postgres_cluster::{check_reach, find_bin, make_cluster};
 use super::process::{self, Process, Spec, User};
 
-const PART: &str = "Postgres";
-/// Debian's place; other systems have the programs on the path.
-const DEBIAN_BIN: &str = "/usr/lib/postgresql/15/bin";
+pub(super) const PART: &str = "Postgres";
 /// The cluster's superuser, and the role of every URL.
-const ROLE: &str = "shopfloor";
+pub(super) const ROLE: &str = "shopfloor";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// A Unix socket's path holds at most 107 bytes, and Postgres adds `/.s.PGSQL.65535.lock`.
 const SOCKET_DIR_BYTES_MAX: usize = 87;
@@ -178,73 +176,6 @@ impl Drop for Postgres {
             tracing::warn!(dir = %self.options.dir.display(), ?stopped, ?removed, "temporary cluster left behind");
         }
     }
-}
-
-fn find_bin() -> Result<PathBuf, PartError> {
-    let debian = PathBuf::from(DEBIAN_BIN);
-    if debian.join("postgres").is_file() {
-        return Ok(debian);
-    }
-    // `Command` looks a bare name up on the path.
-    if Command::new("postgres").arg("--version").output().is_ok() {
-        return Ok(PathBuf::new());
-    }
-    Err(PartError::NotInstalled {
-        program: "Postgres 15".into(),
-        remedy: format!(
-            "`apt-get install postgresql-15`, or put its programs on PATH (looked in {DEBIAN_BIN})"
-        ),
-    })
-}
-
-/// Says which directory above `dir` keeps `user` from it, before Postgres says it less well.
-fn check_reach(dir: &Path, user: &User) -> Result<(), PartError> {
-    for above in dir.ancestors() {
-        let metadata = fs::metadata(above).doing(|| format!("look at {}", above.display()))?;
-        let mode = metadata.mode();
-        let may_pass = if metadata.uid() == user.uid {
-            mode & 0o100 != 0
-        } else if metadata.gid() == user.gid {
-            mode & 0o010 != 0
-        } else {
-            mode & 0o001 != 0
-        };
-        if !may_pass {
-            return Err(PartError::OutOfReach {
-                user: user.name.clone(),
-                path: dir.to_owned(),
-                remedy: format!("`chmod o+x {}`", above.display()),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Makes `<dir>/data` unless it is there: whole or not at all, so an interrupted run leaves nothing half made.
-fn make_cluster(bin: &Path, options: &PostgresOptions, user: Option<&User>) -> Result<(), PartError> {
-    let data = options.dir.join("data");
-    if data.join("PG_VERSION").is_file() {
-        return Ok(());
-    }
-    let unfinished = options.dir.join("data.unfinished");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).doing(|| format!("remove {}", unfinished.display()))?;
-    }
-    let mut initdb = Command::new(bin.join("initdb"));
-    initdb
-        .arg("-D")
-        .arg(&unfinished)
-        .args(["-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"])
-        .current_dir("/");
-    if options.temporary {
-        initdb.arg("--no-sync");
-    }
-    if let Some(user) = user {
-        initdb.uid(user.uid).gid(user.gid);
-    }
-    let output = initdb.output().doing(|| "start initdb".into())?;
-    succeeded(PART, "initdb", output)?;
-    fs::rename(&unfinished, &data).doing(|| format!("name the new cluster {}", data.display()))
 }
 
 /// Starts the server and waits until it takes connections. A free port may be taken meanwhile, and a server that was
@@ -457,6 +388,23 @@ mod tests {
         within_20_s("the end of the server and its files", &|| {
             !server.exists() && !dir.exists()
         });
+    }
+
+    #[test]
+    fn a_directory_that_the_servers_user_cannot_reach_is_named_with_the_remedy() {
+        if !rustix::process::geteuid().is_root() {
+            // Only root runs the server as another user.
+            return;
+        }
+        // Made for its owner alone.
+        let closed = tempfile::tempdir().unwrap();
+        let error = Postgres::start(&closed.path().join("cluster"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("chmod o+x {}", closed.path().display())),
+            "{error}"
+        );
     }
 
     #[test]

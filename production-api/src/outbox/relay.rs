@@ -106,7 +106,7 @@ impl Relay {
                 }
                 Ok(Round::Standby) => {
                     failures = 0;
-                    Instant::now() + self.lease() / 3
+                    Instant::now() + self.poll_interval()
                 }
                 Err(error) => {
                     failures += 1;
@@ -140,6 +140,8 @@ impl Relay {
         let (max_rows, max_bytes) = (self.config.max_batch_records, self.config.max_batch_bytes);
         let pending = table::pending(&self.store, &resting, max_rows, max_bytes).await?;
         if pending.is_empty() {
+            // What has rested and has nothing more to send.
+            self.resting.retain(|_, rest| rest.until > now);
             return Ok(Round::Idle);
         }
         let (given, records) = split(pending);
@@ -241,11 +243,15 @@ impl Relay {
 
     /// When an idle relay looks again without being woken.
     fn next_look(&self) -> Instant {
-        let poll = Instant::now() + Duration::from_millis(self.config.poll_interval_ms);
+        let poll = Instant::now() + self.poll_interval();
         self.resting
             .values()
             .map(|rest| rest.until)
             .fold(poll, Instant::min)
+    }
+
+    fn poll_interval(&self) -> Duration {
+        Duration::from_millis(self.config.poll_interval_ms)
     }
 
     fn lease(&self) -> Duration {

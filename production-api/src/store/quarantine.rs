@@ -198,7 +198,7 @@ pub(super) async fn hold(
 /// How many records wait, counted up to `limit`.
 pub(super) async fn count(tx: &Transaction<'_>, limit: i64) -> Result<i64, StoreError> {
     let statement = tx
-        .prepare_cached("SELECT count(*) FROM (SELECT FROM quarantine LIMIT $1) AS some")
+        .prepare_cached("SELECT count(*) FROM (SELECT FROM quarantine LIMIT $1) AS counted")
         .await?;
     Ok(tx.query_one(&statement, &[&limit]).await?.try_get(0)?)
 }

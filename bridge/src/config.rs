@@ -1,0 +1,432 @@
+//! What an operator can set about routes, Kafka and the production API.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use shopfloor_runtime::Problem;
+use shopfloor_runtime::problem::check_range;
+
+use crate::contract::Schema;
+use crate::routes::RouteTable;
+use crate::spool::SpoolConfig;
+
+/// `bootstrap_servers` value that starts Kafka inside the process.
+pub const EMBEDDED: &str = "embedded";
+
+/// Topics that the migration client reads. A record that breaks its rules there kills it.
+pub const CLIENT_TOPICS: [&str; 6] = [
+    "material",
+    "material_prices",
+    "part_information",
+    "machine",
+    "supply_chain",
+    "sales",
+];
+
+/// Kafka's own limit of a topic name, in bytes.
+const MAX_TOPIC_NAME_BYTES: usize = 249;
+
+/// librdkafka properties that an operator may set: security and network. The rest carries the delivery
+/// promise (acks, idempotence, retries, partitioner) and is not theirs to change.
+const PASSED_PROPERTIES: [&str; 8] = [
+    "security.",
+    "sasl.",
+    "ssl.",
+    "socket.",
+    "client.",
+    "broker.",
+    "metadata.",
+    "enable.ssl.",
+];
+
+/// One rule from MQTT topics to a Kafka topic.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// MQTT topic filter: `+` and `#`, and `{name}` for one level that `topic` and `key` may use.
+    pub filter: String,
+    /// Kafka topic; `{name}` stands for what the filter captured.
+    pub topic: String,
+    /// Kafka key: text with `{name}` in it, `payload.machineId`, `payload.partId`, `payload.id`, `client_id` or
+    /// `none`. Default: the machine, as the filter captures it (`{machine}`) or as the payload names it; for
+    /// parts and materials their id; else the client id.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// What the payload must be.
+    pub schema: Schema,
+    /// Adds `isDeleted` and `lastUpdate` (reception time) where a payload lacks them.
+    #[serde(default = "yes")]
+    pub stamp: bool,
+    /// Adds Kafka headers (gateway, sequence, record id, trace). They cost several allocations a record.
+    #[serde(default)]
+    pub headers: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The routes of machines that publish as the migration client expects.
+pub fn default_routes() -> Vec<RouteConfig> {
+    let telemetry = [
+        ("supply-chain", "supply_chain", Schema::SupplyChain),
+        ("part-information", "part_information", Schema::PartInformation),
+        ("material", "material", Schema::Material),
+    ];
+    let route = |filter: String, topic: &str, schema| RouteConfig {
+        filter,
+        topic: topic.into(),
+        key: None,
+        schema,
+        stamp: true,
+        headers: false,
+    };
+    telemetry
+        .into_iter()
+        .flat_map(|(name, topic, schema)| {
+            [
+                route(name.into(), topic, schema),
+                route(format!("factory/{{site}}/{{machine}}/{name}"), topic, schema),
+            ]
+        })
+        .collect()
+}
+
+/// The Kafka sink.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// `host:port` of brokers, comma-separated, or `embedded` for a small in-memory Kafka (a first look only).
+    pub bootstrap_servers: String,
+    /// Further librdkafka properties: security, sockets, client id.
+    pub properties: BTreeMap<String, String>,
+    /// How long a record may wait for others to share its batch.
+    pub linger_ms: u32,
+    /// `none`, `gzip`, `snappy`, `lz4` or `zstd`.
+    pub compression: String,
+    /// Partitions of topics that Shopfloor creates.
+    pub partitions: u16,
+    /// Copies of topics that Shopfloor creates; -1 leaves it to the brokers.
+    pub replication: i16,
+    /// Topic of messages that no route's contract or no sink accepts.
+    pub dead_letter_topic: String,
+    /// How long a topic may be unknown to Kafka before its records become dead letters.
+    pub unknown_topic_timeout_ms: u32,
+    /// Largest record, in bytes of key, value and headers, as Kafka's `message.max.bytes` counts it.
+    pub max_record_bytes: u32,
+    /// Most records handed to Kafka and not yet confirmed.
+    pub max_in_flight_records: u32,
+    /// Most bytes handed to Kafka and not yet confirmed.
+    pub max_in_flight_bytes: u64,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            bootstrap_servers: EMBEDDED.into(),
+            properties: BTreeMap::new(),
+            linger_ms: 5,
+            compression: "none".into(),
+            partitions: 6,
+            replication: -1,
+            dead_letter_topic: "dead_letter".into(),
+            unknown_topic_timeout_ms: 30_000,
+            max_record_bytes: 1_000_000,
+            max_in_flight_records: 100_000,
+            max_in_flight_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl KafkaConfig {
+    pub fn is_embedded(&self) -> bool {
+        self.bootstrap_servers == EMBEDDED
+    }
+
+    /// Appends every semantic problem.
+    pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        if self.bootstrap_servers.trim().is_empty() {
+            out.push(Problem::new(
+                format!("{at}.bootstrap_servers"),
+                "it is empty",
+                "write host:port of a broker, or \"embedded\"",
+            ));
+        }
+        for name in self.properties.keys() {
+            if !PASSED_PROPERTIES.iter().any(|prefix| name.starts_with(prefix)) {
+                out.push(Problem::new(
+                    format!("{at}.properties.{name}"),
+                    "this property is not passed to librdkafka, since it may break the delivery promise",
+                    format!("use properties that start with {}", PASSED_PROPERTIES.join(", ")),
+                ));
+            }
+        }
+        if !["none", "gzip", "snappy", "lz4", "zstd"].contains(&self.compression.as_str()) {
+            out.push(Problem::new(
+                format!("{at}.compression"),
+                format!("{:?} is no compression", self.compression),
+                "use none, gzip, snappy, lz4 or zstd",
+            ));
+        }
+        check_range(out, format!("{at}.linger_ms"), self.linger_ms, 0..=10_000);
+        check_range(out, format!("{at}.partitions"), self.partitions, 1..=1_000);
+        if self.replication != -1 {
+            check_range(out, format!("{at}.replication"), self.replication, 1..=15);
+        }
+        check_range(
+            out,
+            format!("{at}.unknown_topic_timeout_ms"),
+            self.unknown_topic_timeout_ms,
+            1..=3_600_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_record_bytes"),
+            self.max_record_bytes,
+            1_024..=1_000_000_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_in_flight_records"),
+            self.max_in_flight_records,
+            1..=5_000_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_in_flight_bytes"),
+            self.max_in_flight_bytes,
+            1_024..=8 * 1024 * 1024 * 1024,
+        );
+        if let Err(why) = topic_name_fault(&self.dead_letter_topic) {
+            out.push(Problem::new(
+                format!("{at}.dead_letter_topic"),
+                why,
+                "use letters, digits, '.', '_' and '-'",
+            ));
+        }
+        if CLIENT_TOPICS.contains(&self.dead_letter_topic.as_str()) {
+            out.push(Problem::new(
+                format!("{at}.dead_letter_topic"),
+                format!(
+                    "the migration client reads {:?}, and a dead letter there kills it",
+                    self.dead_letter_topic
+                ),
+                "use a topic of its own, for example \"dead_letter\"",
+            ));
+        }
+    }
+}
+
+/// The sink that posts to the production API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiSinkConfig {
+    /// `http://host:port` of the API or of the balancer before it; none turns the sink off.
+    pub url: Option<String>,
+    /// Bearer token that the API expects; none sends no `Authorization`.
+    pub token: Option<String>,
+    /// Most records in one request.
+    pub max_batch_records: u32,
+    /// Most bytes in one request's body.
+    pub max_batch_bytes: u32,
+    /// How long one request may take before it is sent again.
+    pub timeout_ms: u32,
+    /// Longest pause between two tries of one batch.
+    pub max_backoff_ms: u32,
+}
+
+impl Default for ApiSinkConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            token: None,
+            max_batch_records: 1_000,
+            max_batch_bytes: 512 * 1024,
+            timeout_ms: 10_000,
+            max_backoff_ms: 10_000,
+        }
+    }
+}
+
+impl ApiSinkConfig {
+    /// Appends every semantic problem.
+    pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        if let Some(url) = &self.url {
+            let parsed: Option<http::Uri> = url.parse().ok();
+            let usable = parsed.is_some_and(|uri| {
+                uri.scheme_str() == Some("http") && uri.host().is_some() && matches!(uri.path(), "" | "/")
+            });
+            if !usable {
+                out.push(Problem::new(
+                    format!("{at}.url"),
+                    format!("{url:?} is not a base URL"),
+                    "write http://host:port without a path",
+                ));
+            }
+        }
+        if let Some(token) = &self.token
+            && http::HeaderValue::from_str(token).is_err()
+        {
+            out.push(Problem::new(
+                format!("{at}.token"),
+                "it holds a character that an HTTP header cannot carry",
+                "use visible ASCII characters",
+            ));
+        }
+        check_range(
+            out,
+            format!("{at}.max_batch_records"),
+            self.max_batch_records,
+            1..=100_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_batch_bytes"),
+            self.max_batch_bytes,
+            1_024..=64 * 1024 * 1024,
+        );
+        check_range(out, format!("{at}.timeout_ms"), self.timeout_ms, 10..=600_000);
+        check_range(
+            out,
+            format!("{at}.max_backoff_ms"),
+            self.max_backoff_ms,
+            10..=600_000,
+        );
+    }
+}
+
+/// Everything of the bridge.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BridgeConfig {
+    pub routes: Vec<RouteConfig>,
+    pub spool: SpoolConfig,
+    pub kafka: KafkaConfig,
+    pub api: ApiSinkConfig,
+    /// How long a stop waits for the sinks to catch up with what was accepted.
+    pub drain_timeout_ms: u32,
+}
+
+impl Default for BridgeConfig {
+    fn default() -> Self {
+        Self {
+            routes: default_routes(),
+            spool: SpoolConfig::default(),
+            kafka: KafkaConfig::default(),
+            api: ApiSinkConfig::default(),
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl BridgeConfig {
+    /// Appends every semantic problem.
+    pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        if let Err(problems) = RouteTable::compile(&self.routes) {
+            out.extend(problems.into_iter().map(|problem| Problem {
+                path: format!("{at}.{}", problem.path),
+                ..problem
+            }));
+        }
+        for (index, route) in self.routes.iter().enumerate() {
+            if route.topic == self.kafka.dead_letter_topic {
+                out.push(Problem::new(
+                    format!("{at}.routes[{index}].topic"),
+                    format!("{:?} is the dead-letter topic", route.topic),
+                    "route to another topic",
+                ));
+            }
+        }
+        self.spool.problems(&format!("{at}.spool"), out);
+        self.kafka.problems(&format!("{at}.kafka"), out);
+        self.api.problems(&format!("{at}.api"), out);
+        check_range(
+            out,
+            format!("{at}.drain_timeout_ms"),
+            self.drain_timeout_ms,
+            0..=3_600_000,
+        );
+    }
+}
+
+/// Whether Kafka takes this as a topic name; the error says why not.
+pub fn topic_name_fault(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("the topic name is empty".into());
+    }
+    if name == "." || name == ".." {
+        return Err(format!("Kafka reserves the name {name:?}"));
+    }
+    if name.len() > MAX_TOPIC_NAME_BYTES {
+        return Err(format!(
+            "the topic name has {} bytes, Kafka takes {MAX_TOPIC_NAME_BYTES}",
+            name.len()
+        ));
+    }
+    match name.chars().find(|c| !is_topic_char(*c)) {
+        Some(found) => Err(format!(
+            "{name:?} holds {found:?}, which Kafka does not take in a topic name"
+        )),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn is_topic_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(config: &BridgeConfig) -> Vec<String> {
+        let mut out = Vec::new();
+        config.problems("bridge", &mut out);
+        out.iter().map(|problem| problem.path.clone()).collect()
+    }
+
+    #[test]
+    fn the_defaults_have_no_problem() {
+        assert_eq!(problems(&BridgeConfig::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_problem_is_listed_with_its_place() {
+        let mut config = BridgeConfig::default();
+        config.routes[0].filter = "a/#/b".into();
+        config.routes[1].topic = "not a topic".into();
+        config.kafka.properties.insert("acks".into(), "0".into());
+        config.kafka.dead_letter_topic = "material".into();
+        config.api.url = Some("example".into());
+        let paths = problems(&config);
+        for path in [
+            "bridge.routes[0].filter",
+            "bridge.routes[1].topic",
+            "bridge.kafka.properties.acks",
+            "bridge.kafka.dead_letter_topic",
+            "bridge.api.url",
+        ] {
+            assert!(
+                paths.iter().any(|found| found == path),
+                "{path} is not in {paths:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_property_that_weakens_the_delivery_promise_is_refused() {
+        let mut config = BridgeConfig::default();
+        for name in [
+            "acks",
+            "enable.idempotence",
+            "retries",
+            "partitioner",
+            "message.timeout.ms",
+        ] {
+            config.kafka.properties = BTreeMap::from([(name.into(), "x".into())]);
+            assert_eq!(problems(&config), [format!("bridge.kafka.properties.{name}")]);
+        }
+        config.kafka.properties = BTreeMap::from([("sasl.username".into(), "x".into())]);
+        assert_eq!(problems(&config), Vec::<String>::new());
+    }
+}

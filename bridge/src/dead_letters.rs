@@ -1,0 +1,186 @@
+//! What neither the client's topics nor a sink takes, and where it stays.
+//!
+//! A dead letter goes to the dead-letter topic: the payload as the machine sent it, why and whence in headers. When
+//! Kafka refuses even that, it stays in a spool of its own on disk (`dead-letters/` in the data directory), which
+//! nothing empties by itself.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::oneshot;
+
+use crate::contract::timestamp::production_time;
+use crate::record::{Destination, Envelope};
+use crate::spool::{Entry, Spool, SpoolConfig, SpoolError, Stored};
+use crate::tap::record_id_text;
+
+/// Header names of records.
+pub mod header {
+    /// Why it is a dead letter.
+    pub const REASON: &str = "reason";
+    /// The MQTT topic on which it was published.
+    pub const MQTT_TOPIC: &str = "mqtt-topic";
+    /// The Kafka topic for which it was meant.
+    pub const KAFKA_TOPIC: &str = "kafka-topic";
+    pub const CLIENT_ID: &str = "client-id";
+    /// The gateway that accepted it.
+    pub const GATEWAY: &str = "gateway";
+    /// Its sequence in that gateway's spool.
+    pub const SEQUENCE: &str = "sequence";
+    /// Its UUID, the same over every retry and replay.
+    pub const RECORD_ID: &str = "record-id";
+    /// When it was accepted, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
+    pub const RECEIVED: &str = "received";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+}
+
+type Headers = Vec<(&'static str, Bytes)>;
+
+fn text(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// The headers that a route asks for.
+pub(crate) fn record_headers(envelope: &Envelope<'_>, sequence: u64, gateway: &Bytes) -> Headers {
+    let mut headers = vec![
+        (header::GATEWAY, gateway.clone()),
+        (header::SEQUENCE, sequence.to_string().into()),
+        (header::RECORD_ID, record_id_text(envelope.record_id).into()),
+    ];
+    if !envelope.traceparent.is_empty() {
+        headers.push((header::TRACEPARENT, text(envelope.traceparent)));
+    }
+    headers
+}
+
+/// The headers of a dead letter.
+pub(crate) fn dead_letter_headers(
+    envelope: &Envelope<'_>,
+    reason: &str,
+    sequence: u64,
+    gateway: &Bytes,
+) -> Headers {
+    let mut headers = vec![
+        (header::REASON, text(reason)),
+        (header::MQTT_TOPIC, text(envelope.mqtt_topic)),
+        (header::KAFKA_TOPIC, text(envelope.topic)),
+        (header::CLIENT_ID, text(envelope.client_id)),
+        (
+            header::RECEIVED,
+            production_time(envelope.received_ms).unwrap_or_default().into(),
+        ),
+    ];
+    headers.extend(record_headers(envelope, sequence, gateway));
+    headers
+}
+
+/// The same record as a dead letter, for the spool. Its id stays, so a repetition shows.
+pub(crate) fn as_dead_letter(stored: &Stored, envelope: &Envelope<'_>, reason: &str) -> Entry {
+    let mut meta = BytesMut::new();
+    Envelope {
+        destination: Destination::DeadLetter,
+        reason,
+        ..envelope.clone()
+    }
+    .encode(&mut meta);
+    Entry {
+        meta: meta.freeze(),
+        payload: stored.payload.clone(),
+    }
+}
+
+/// The spool of last resort; made when it is first needed.
+#[derive(Debug, Clone)]
+pub(crate) struct LastResort {
+    dir: PathBuf,
+    gateway: String,
+    spool: Arc<Mutex<Option<Spool>>>,
+}
+
+impl LastResort {
+    pub(crate) fn new(dir: PathBuf, gateway: &str) -> Self {
+        Self {
+            dir,
+            gateway: gateway.to_owned(),
+            spool: Arc::default(),
+        }
+    }
+
+    /// Resolves when the entry is on disk.
+    pub(crate) async fn keep(&self, entry: Entry) -> Result<(), SpoolError> {
+        let spool = self.open().await?;
+        let mut entries = vec![entry];
+        loop {
+            let (sender, done) = oneshot::channel();
+            let report = Box::new(move |result: Result<_, SpoolError>| drop(sender.send(result.map(|_| ()))));
+            match spool.append(entries, report) {
+                Ok(()) => return done.await.unwrap_or(Err(SpoolError::Closed)),
+                Err(crate::spool::Refused::Busy(back, _)) => {
+                    entries = back;
+                    spool.room().await;
+                }
+                Err(_) => return Err(SpoolError::Closed),
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Spool, SpoolError> {
+        let this = self.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut slot = this.spool.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(spool) = slot.as_ref() {
+                return Ok(spool.clone());
+            }
+            let config = SpoolConfig {
+                segment_max_bytes: 8 * 1024 * 1024,
+                hot_max_bytes: 0,
+                ..SpoolConfig::default()
+            };
+            let spool = Spool::open(&this.dir, &this.gateway, config)?;
+            // Nobody moves it: everything stays.
+            spool.cursor("replay")?;
+            Ok(slot.insert(spool).clone())
+        });
+        opened.await.unwrap_or(Err(SpoolError::Closed))
+    }
+
+    pub(crate) async fn close(&self) -> Result<(), SpoolError> {
+        let spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match spool {
+            Some(spool) => spool.close().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// An entry whose envelope cannot be read, wrapped so that it can be kept and shown.
+pub(crate) fn unreadable(stored: &Stored, reason: &str) -> Entry {
+    let mut meta = BytesMut::new();
+    Envelope {
+        record_id: [0; 16],
+        received_ms: 0,
+        destination: Destination::DeadLetter,
+        schema: crate::contract::Schema::Raw,
+        stamp: crate::stamp::Stamp::default(),
+        headers: false,
+        topic: "",
+        key: "",
+        machine: "",
+        mqtt_topic: "",
+        client_id: "",
+        traceparent: "",
+        reason,
+    }
+    .encode(&mut meta);
+    let mut payload = BytesMut::with_capacity(4 + stored.meta.len() + stored.payload.len());
+    // The bytes as they were: length of the envelope, envelope, payload.
+    payload.put_u32_le(u32::try_from(stored.meta.len()).unwrap_or(u32::MAX));
+    payload.put_slice(&stored.meta);
+    payload.put_slice(&stored.payload);
+    Entry {
+        meta: meta.freeze(),
+        payload: payload.freeze(),
+    }
+}

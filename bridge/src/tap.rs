@@ -1,0 +1,349 @@
+//! Where the front hands over: route, check, envelope, spool.
+//!
+//! One offer is one append, so a batch keeps its order and costs one buffer for all of its envelopes. The receipt
+//! resolves when the spool says that the batch is on disk.
+
+use std::fmt::Write as _;
+
+use bytes::{Bytes, BytesMut};
+use rand::Rng;
+use shopfloor_broker::tap::{Published, Receipt, Refused, Tap, Verdict, receipt};
+use uuid::Uuid;
+
+use crate::config::CLIENT_TOPICS;
+use crate::contract::{self, Checked, Schema, Violation, protobuf};
+use crate::metrics;
+use crate::record::{Destination, Envelope};
+use crate::routes::{Key, Route, RouteTable};
+use crate::spool::{self, Entry, Spool};
+use crate::stamp::Stamp;
+
+/// Longest client id that an envelope keeps, in bytes. Each of a batch's messages repeats it.
+const MAX_CLIENT_ID_BYTES: usize = 256;
+/// Longest reason that an envelope and a publisher get, in bytes.
+const MAX_REASON_BYTES: usize = 1_024;
+/// A W3C traceparent of version 00 has exactly this length.
+const TRACEPARENT_BYTES: usize = 55;
+/// A usual envelope, for the first size of a batch's buffer.
+const ENVELOPE_BYTES: usize = 96;
+
+/// The bridge's end of the [`Tap`].
+#[derive(Debug)]
+pub struct Ingest {
+    routes: RouteTable,
+    spool: Spool,
+    /// Somebody assigns ids to parts and materials that have none.
+    has_api: bool,
+}
+
+impl Ingest {
+    pub(crate) fn new(routes: RouteTable, spool: Spool, has_api: bool) -> Self {
+        Self {
+            routes,
+            spool,
+            has_api,
+        }
+    }
+}
+
+impl Tap for Ingest {
+    fn offer(&self, batch: Vec<Published>) -> Result<Receipt, Refused> {
+        let mut intake = Intake::new(self, batch.len());
+        for message in &batch {
+            intake.take(message);
+        }
+        let (entries, verdicts, counts) = intake.finish();
+        let (sender, receipt) = receipt();
+        if entries.is_empty() {
+            counts.record();
+            sender.resolve(verdicts);
+            return Ok(receipt);
+        }
+        let done = Box::new(move |stored: Result<_, _>| match stored {
+            Ok(_) => {
+                counts.record();
+                sender.resolve(verdicts);
+            }
+            // Dropping the sender tells the front that nothing of the batch may be acknowledged.
+            Err(error) => tracing::error!(%error, "the spool did not store a batch"),
+        });
+        match self.spool.append(entries, done) {
+            Ok(()) => Ok(receipt),
+            Err(spool::Refused::Busy(..)) => Err(Refused::Busy(batch)),
+            Err(spool::Refused::TooLarge(..)) => {
+                // The configuration check keeps packets below the spool's commit size, so this is a fault of ours;
+                // the receipt fails, and the publisher is not acknowledged.
+                tracing::error!(
+                    messages = batch.len(),
+                    "a batch is larger than the spool's commit_max_bytes"
+                );
+                Ok(receipt)
+            }
+            Err(spool::Refused::Closed(..)) => Err(Refused::Closed(batch)),
+        }
+    }
+
+    fn room(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.spool.room())
+    }
+}
+
+/// Messages of one batch by what became of them.
+#[derive(Debug, Default)]
+struct Counts {
+    stored: u64,
+    unrouted: u64,
+    dead_letters: Vec<&'static str>,
+}
+
+impl Counts {
+    fn record(self) {
+        metrics::ingested(self.stored, self.unrouted);
+        for kind in self.dead_letters {
+            metrics::dead_lettered(kind);
+        }
+    }
+}
+
+/// One batch on its way to entries.
+struct Intake<'a> {
+    ingest: &'a Ingest,
+    /// All envelopes, one behind the other.
+    envelopes: BytesMut,
+    /// End of each entry's envelope, and its payload.
+    parts: Vec<(usize, Bytes)>,
+    verdicts: Vec<Verdict>,
+    counts: Counts,
+    random: rand::rngs::ThreadRng,
+    /// Scratch, reused by every message.
+    texts: Texts,
+}
+
+#[derive(Debug, Default)]
+struct Texts {
+    topic: String,
+    key: String,
+    machine: String,
+}
+
+/// A message that its route's contract accepts.
+struct Accepted {
+    payload: Bytes,
+    checked: Checked,
+    destination: Destination,
+}
+
+impl<'a> Intake<'a> {
+    fn new(ingest: &'a Ingest, messages: usize) -> Self {
+        Self {
+            ingest,
+            envelopes: BytesMut::with_capacity(messages * ENVELOPE_BYTES),
+            parts: Vec::with_capacity(messages),
+            verdicts: Vec::with_capacity(messages),
+            counts: Counts::default(),
+            random: rand::rng(),
+            texts: Texts::default(),
+        }
+    }
+
+    fn take(&mut self, message: &Published) {
+        let Some(route) = self.ingest.routes.lookup(message.topic.as_str()) else {
+            self.counts.unrouted += 1;
+            self.verdicts.push(Verdict::Unrouted);
+            return;
+        };
+        match accept(message, route, self.ingest.has_api) {
+            Ok(accepted) => match self.texts.resolve(message, route, &accepted.checked) {
+                Ok(()) => self.store(message, route, accepted),
+                Err(violation) => self.dead_letter(message, route, &violation),
+            },
+            Err(violation) => self.dead_letter(message, route, &violation),
+        }
+    }
+
+    fn store(&mut self, message: &Published, route: &Route, accepted: Accepted) {
+        let envelope = Envelope {
+            record_id: record_id(message.received_ms, &mut self.random),
+            received_ms: message.received_ms,
+            destination: accepted.destination,
+            schema: route.schema,
+            stamp: Stamp {
+                is_deleted: route.stamp && !accepted.checked.has_is_deleted,
+                last_update: route.stamp && !accepted.checked.has_last_update,
+            },
+            headers: route.headers,
+            topic: route.topic.fixed().unwrap_or(&self.texts.topic),
+            key: &self.texts.key,
+            machine: &self.texts.machine,
+            mqtt_topic: message.topic.as_str(),
+            client_id: shortened(&message.publisher.client_id, MAX_CLIENT_ID_BYTES),
+            traceparent: traceparent(message),
+            reason: "",
+        };
+        envelope.encode(&mut self.envelopes);
+        self.parts.push((self.envelopes.len(), accepted.payload));
+        self.counts.stored += 1;
+        self.verdicts.push(Verdict::Stored);
+    }
+
+    fn dead_letter(&mut self, message: &Published, route: &Route, violation: &Violation) {
+        let reason = violation.to_string();
+        let reason = shortened(&reason, MAX_REASON_BYTES);
+        let client_id = shortened(&message.publisher.client_id, MAX_CLIENT_ID_BYTES);
+        let envelope = Envelope {
+            record_id: record_id(message.received_ms, &mut self.random),
+            received_ms: message.received_ms,
+            destination: Destination::DeadLetter,
+            schema: route.schema,
+            stamp: Stamp::default(),
+            headers: false,
+            topic: route.topic.fixed().unwrap_or_default(),
+            key: client_id,
+            machine: "",
+            mqtt_topic: message.topic.as_str(),
+            client_id,
+            traceparent: traceparent(message),
+            reason,
+        };
+        envelope.encode(&mut self.envelopes);
+        self.parts.push((self.envelopes.len(), message.payload.clone()));
+        self.counts.dead_letters.push(violation.kind());
+        self.verdicts.push(Verdict::DeadLettered {
+            reason: reason.into(),
+        });
+    }
+
+    fn finish(self) -> (Vec<Entry>, Vec<Verdict>, Counts) {
+        let envelopes = self.envelopes.freeze();
+        let mut begin = 0;
+        let entries = self
+            .parts
+            .into_iter()
+            .map(|(end, payload)| {
+                let meta = envelopes.slice(begin..end);
+                begin = end;
+                Entry { meta, payload }
+            })
+            .collect();
+        (entries, self.verdicts, self.counts)
+    }
+}
+
+impl Texts {
+    /// Sets topic (where it is not fixed), machine and key of a message.
+    fn resolve(&mut self, message: &Published, route: &Route, checked: &Checked) -> Result<(), Violation> {
+        let mqtt_topic = message.topic.as_str();
+        if route.topic.fixed().is_none() {
+            self.topic.clear();
+            route
+                .topic
+                .write_kafka_topic(mqtt_topic, &mut self.topic)
+                .map_err(|why| Violation::Topic { why })?;
+            if CLIENT_TOPICS.contains(&self.topic.as_str())
+                && route.schema.client_topic() != Some(self.topic.as_str())
+            {
+                let why = format!(
+                    "{:?} payloads do not fit the topic {:?}",
+                    route.schema.name(),
+                    self.topic
+                );
+                return Err(Violation::Topic { why });
+            }
+        }
+        self.machine.clear();
+        match route
+            .machine_level
+            .and_then(|level| mqtt_topic.split('/').nth(level))
+        {
+            Some(level) if !level.is_empty() => self.machine.push_str(level),
+            _ => write_id(checked.machine_id, &mut self.machine),
+        }
+        self.key.clear();
+        match &route.key {
+            Key::Template(template) => template.write(mqtt_topic, &mut self.key),
+            Key::MachineId => write_id(checked.machine_id, &mut self.key),
+            Key::PartId => write_id(checked.part_id, &mut self.key),
+            Key::Id => write_id(checked.id, &mut self.key),
+            Key::ClientId | Key::None => {}
+        }
+        if self.key.is_empty() && route.key != Key::None {
+            self.key
+                .push_str(shortened(&message.publisher.client_id, MAX_CLIENT_ID_BYTES));
+        }
+        Ok(())
+    }
+}
+
+fn accept(message: &Published, route: &Route, has_api: bool) -> Result<Accepted, Violation> {
+    let payload = if route.protobuf || says_protobuf(message) {
+        match protobuf::transcode(route.schema, &message.payload)? {
+            Some(json) => Bytes::from(json),
+            None => message.payload.clone(),
+        }
+    } else {
+        message.payload.clone()
+    };
+    let checked = contract::check(route.schema, &payload, route.stamp)?;
+    let destination = match route.schema {
+        Schema::Json | Schema::Raw => Destination::Kafka,
+        Schema::PartInformation | Schema::Material if checked.id.is_none() => {
+            if !has_api {
+                return Err(Violation::NoApi);
+            }
+            Destination::Api
+        }
+        _ => Destination::KafkaAndApi,
+    };
+    Ok(Accepted {
+        payload,
+        checked,
+        destination,
+    })
+}
+
+fn says_protobuf(message: &Published) -> bool {
+    let content_type = message
+        .properties
+        .as_ref()
+        .and_then(|properties| properties.content_type.as_deref());
+    content_type == Some(shopfloor_proto::CONTENT_TYPE)
+}
+
+/// The publisher's trace, where it is one.
+fn traceparent(message: &Published) -> &str {
+    let Some(properties) = &message.properties else {
+        return "";
+    };
+    let found = properties.user.iter().find(|(name, _)| name == "traceparent");
+    found
+        .map(|(_, value)| value.as_str())
+        .filter(|value| {
+            value.len() == TRACEPARENT_BYTES
+                && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+        })
+        .unwrap_or_default()
+}
+
+fn write_id(id: Option<i32>, out: &mut String) {
+    if let Some(id) = id {
+        // Writing to a String cannot fail.
+        let _written = write!(out, "{id}");
+    }
+}
+
+fn shortened(text: &str, max_bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(max_bytes)).unwrap_or(text)
+}
+
+/// A UUIDv7 of the reception time.
+fn record_id(received_ms: i64, random: &mut impl Rng) -> [u8; 16] {
+    let ms = u64::try_from(received_ms).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(ms, &random.random())
+        .into_uuid()
+        .into_bytes()
+}
+
+/// The text of a record id, as headers and logs show it.
+pub(crate) fn record_id_text(record_id: [u8; 16]) -> String {
+    Uuid::from_bytes(record_id).to_string()
+}

@@ -1,0 +1,65 @@
+//! `shopfloor gateway`: its configuration in a test.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use shopfloor::parts::Backend;
+
+use crate::server::Server;
+
+/// One gateway behind HAProxy.
+#[derive(Debug, Clone, Copy)]
+pub struct Gateway<'a> {
+    /// For the configuration, the log and the spool.
+    pub dir: &'a Path,
+    pub id: &'a str,
+    pub at: Backend,
+    pub bootstrap: &'a str,
+    /// HAProxy's frontend for gateways.
+    pub api: SocketAddr,
+    pub token: &'a str,
+}
+
+impl Gateway<'_> {
+    pub fn spawn(self) -> Server {
+        Server::spawn("gateway", self.dir, &self.config(), self.at.admin())
+    }
+
+    fn config(self) -> String {
+        let Self {
+            dir,
+            id,
+            at,
+            bootstrap,
+            api,
+            token,
+        } = self;
+        format!(
+            r#"
+[gateway]
+id = "{id}"
+data_dir = "{data}"
+
+[mqtt.auth]
+allow_anonymous = true
+
+[[mqtt.listeners]]
+listen = "{listen}"
+proxy_protocol = "required"
+
+[bridge.kafka]
+bootstrap_servers = "{bootstrap}"
+
+[bridge.api]
+url = "http://{api}"
+token = "{token}"
+
+[admin]
+listen = "{admin}"
+"#,
+            data = dir.join("data").display(),
+            listen = at.address,
+            admin = at.admin(),
+        )
+    }
+}

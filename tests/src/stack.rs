@@ -1,0 +1,120 @@
+//! All of it behind HAProxy, as `make up` runs it: Kafka, Postgres, two API servers, two gateways.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, PartError, Postgres};
+
+use crate::api::Api;
+use crate::gateway::Gateway;
+use crate::kafka::AnyKafka;
+use crate::server::Server;
+use crate::{http, kafka, postgres, repository, wait};
+
+/// The topics that the migration client reads of what machines publish.
+pub const TOPICS: [&str; 3] = ["supply_chain", "part_information", "material"];
+const DATABASE: &str = "factory";
+const TOKEN: &str = "a token of the tests";
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// The running whole. Fields drop in the order in which they stand: clients of a part before the part.
+#[derive(Debug)]
+pub struct Stack {
+    pub gateways: [Server; 2],
+    pub apis: [Server; 2],
+    pub haproxy: Haproxy,
+    pub kafka: AnyKafka,
+    pub postgres: Postgres,
+    _dir: tempfile::TempDir,
+}
+
+impl Stack {
+    /// Starts everything and loads the reference data: 50 machines, 100 parts, 5 materials.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // The two that take seconds, side by side.
+        let starting_kafka = std::thread::spawn(kafka::own);
+        let postgres = postgres::own();
+        ok(postgres.create_database(DATABASE));
+        let database_url = postgres.url(DATABASE);
+        let kafka = starting_kafka.join().expect("Kafka starts");
+        let bootstrap = kafka.bootstrap();
+
+        let backend = || ok(Backend::on_free_ports());
+        let (at_apis, at_gateways) = ([backend(), backend()], [backend(), backend()]);
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let haproxy = ok(Haproxy::start(HaproxyOptions {
+            config: repository::haproxy_config(),
+            dir: dir.path().join("haproxy"),
+            rest: free,
+            internal: free,
+            mqtt: free,
+            apis: at_apis,
+            gateways: at_gateways,
+        }));
+
+        let mut apis = [1, 2].map(|number| {
+            Api {
+                dir: &dir.path().join(format!("api-{number}")),
+                at: at_apis[number - 1],
+                database_url: &database_url,
+                bootstrap: &bootstrap,
+                token: TOKEN,
+            }
+            .spawn()
+        });
+        let mut gateways = [1, 2].map(|number| {
+            Gateway {
+                dir: &dir.path().join(format!("gateway-{number}")),
+                id: &format!("gateway-{number}"),
+                at: at_gateways[number - 1],
+                bootstrap: &bootstrap,
+                api: haproxy.internal(),
+                token: TOKEN,
+            }
+            .spawn()
+        });
+        for server in apis.iter_mut().chain(&mut gateways) {
+            server.wait_ready();
+        }
+        let stack = Self {
+            gateways,
+            apis,
+            haproxy,
+            kafka,
+            postgres,
+            _dir: dir,
+        };
+        stack.load_reference();
+        stack
+    }
+
+    /// Rows of a query, fields apart by `|`.
+    pub fn rows(&self, query: &str) -> Vec<String> {
+        ok(self.postgres.psql(DATABASE, query))
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn load_reference(&self) {
+        let rest = self.haproxy.rest();
+        wait::until(
+            "an API server behind HAProxy",
+            WITHIN,
+            || http::get(rest, "/api/v1/machine").is_ok_and(|answer| answer.status == 200),
+            || format!("{:?}", http::get(rest, "/api/v1/machine")),
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime
+            .block_on(shopfloor::reference::load(&format!("http://{rest}")))
+            .unwrap_or_else(|error| panic!("loading the reference data: {error}"));
+    }
+}
+
+fn ok<T>(result: Result<T, PartError>) -> T {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}
