@@ -63,6 +63,11 @@ impl StoreError {
         }
     }
 
+    /// True where two transactions waited for each other and this one was chosen to give way.
+    pub fn is_deadlock(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED))
+    }
+
     /// The constraint that a statement violated, where one did.
     pub fn violated(&self) -> Option<&str> {
         match self {

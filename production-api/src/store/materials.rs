@@ -12,6 +12,8 @@ use crate::validate::material::MaterialChange;
 
 /// What deleting runs into where prices still refer to the material.
 const PRICE_OF_MATERIAL: &str = "FK_ad4a0adb9e22ac71143040be5d2";
+/// Times to look again after another request was faster with a name; then the client may.
+const INSERT_ATTEMPTS: usize = 3;
 const UNIQUE_NAME: &str = "UQ_f7e289dde0c4fdfba5bee2de40b";
 
 pub(super) fn material(row: &Row) -> Result<Material, StoreError> {
@@ -68,37 +70,31 @@ impl Store {
         names: &[String],
         taken: impl Fn(&BTreeSet<String>) -> Error,
     ) -> Result<Vec<Written<Material>>, Error> {
-        let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
-        let existing = existing_names(&tx, names).await?;
-        if !existing.is_empty() {
-            return Err(taken(&existing.into_keys().collect()));
-        }
-        let sql = "INSERT INTO material (name)
-                   SELECT name FROM unnest($1::text[]) WITH ORDINALITY AS new (name, place) ORDER BY place
-                   RETURNING id, name";
-        let statement = tx.prepare_cached(sql).await?;
-        let rows = match tx.query(&statement, &[&names]).await.map_err(StoreError::from) {
-            Err(error) if error.violated() == Some(UNIQUE_NAME) => {
-                // Twice in this request, or another request was faster.
-                let mut seen = BTreeSet::new();
-                let twice: BTreeSet<String> =
-                    names.iter().filter(|name| !seen.insert(*name)).cloned().collect();
-                return Err(taken(&if twice.is_empty() {
-                    names.iter().cloned().collect()
-                } else {
-                    twice
-                }));
+        let mut seen = BTreeSet::new();
+        let twice: BTreeSet<String> = names.iter().filter(|name| !seen.insert(*name)).cloned().collect();
+        for _ in 0..INSERT_ATTEMPTS {
+            let mut client = self.client().await?;
+            let tx = begin(&mut client).await?;
+            let existing = existing_names(&tx, names).await?;
+            if !existing.is_empty() {
+                return Err(taken(&existing.into_keys().collect()));
             }
-            outcome => outcome?,
-        };
-        let written: Vec<_> = rows
-            .iter()
-            .map(|row| material(row).map(Written::changed))
-            .collect::<Result<_, _>>()?;
-        emit(&tx, &written).await?;
-        tx.commit().await?;
-        Ok(written)
+            match insert_names(&tx, names).await {
+                Ok(written) => {
+                    emit(&tx, &written).await?;
+                    tx.commit().await?;
+                    return Ok(written);
+                }
+                Err(error) if error.violated() == Some(UNIQUE_NAME) || error.is_deadlock() => {
+                    if !twice.is_empty() {
+                        return Err(taken(&twice));
+                    }
+                    // Another request was faster; the next look sees its rows, unless it was rolled back.
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Overloaded)
     }
 
     pub(crate) async fn update_material(
@@ -210,6 +206,17 @@ impl Store {
         tx.commit().await?;
         Ok(())
     }
+}
+
+async fn insert_names(tx: &Transaction<'_>, names: &[String]) -> Result<Vec<Written<Material>>, StoreError> {
+    let sql = "INSERT INTO material (name)
+               SELECT name FROM unnest($1::text[]) WITH ORDINALITY AS new (name, place) ORDER BY place
+               RETURNING id, name";
+    let statement = tx.prepare_cached(sql).await?;
+    let rows = tx.query(&statement, &[&names]).await?;
+    rows.iter()
+        .map(|row| material(row).map(Written::changed))
+        .collect()
 }
 
 /// Which of `names` exist, and whose they are.

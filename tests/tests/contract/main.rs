@@ -1,21 +1,24 @@
-//! The recorded cases of the original service, replayed against this one.
+//! What the original's clients hold of the REST API, against a real Postgres.
 //!
-//! One fresh database per file, the limiter off. A case must answer as recorded, status, body and the records that
-//! go to Kafka, unless `differences.rs` says why not and what instead.
+//! - This file, `case`, `replay` and `differences`: the recorded cases of the original. One fresh database per file,
+//!   the limiter off. A case must answer as recorded, status, body and the records that go to Kafka, unless
+//!   `differences` says why not and what instead.
+//! - `operations`: rules that no recorded case shows.
+//! - `races`: many requests for the same thing at once.
+//! - `limits`: the rate limit, protocols and what a client sees while Postgres is away.
+//! - `databases`: empty ones and those that the original made.
 
 mod case;
+mod databases;
 mod differences;
+mod limits;
+mod operations;
+mod races;
 mod replay;
 mod server;
 
-use shopfloor_tests::postgres;
-
 async fn replay(file: &str) {
-    // Making a database blocks.
-    let url = tokio::task::spawn_blocking(|| postgres::database("contract"))
-        .await
-        .unwrap();
-    let server = server::Server::start(&url).await;
+    let server = server::Server::fresh().await;
     let problems = replay::replay(file, &server).await;
     assert!(
         problems.is_empty(),

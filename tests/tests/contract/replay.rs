@@ -89,7 +89,7 @@ fn fill(text: &str, names: &HashMap<String, String>) -> String {
 fn same(expected: &Value, answered: &Value, names: &HashMap<String, String>) -> Result<(), String> {
     match (expected, answered) {
         (Value::Object(wanted), Value::Object(got)) => {
-            for key in got.keys().filter(|key| !wanted.contains_key(*key)) {
+            if let Some(key) = got.keys().find(|key| !wanted.contains_key(*key)) {
                 return Err(format!(".{key} is too much"));
             }
             for (key, value) in wanted {

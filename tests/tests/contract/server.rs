@@ -13,12 +13,14 @@ use serde_json::Value;
 use shopfloor_api::outbox::{PublishError, Publisher, Publishing, Record};
 use shopfloor_api::{Api, ApiConfig, Store};
 use shopfloor_runtime::accept::{Listener, ListenerConfig};
+use shopfloor_tests::postgres;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) struct Server {
-    address: std::net::SocketAddr,
+    pub(crate) address: std::net::SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
+    pub(crate) store: Store,
     database: tokio_postgres::Client,
     /// The last record that was looked at.
     position: AtomicI64,
@@ -34,6 +36,7 @@ impl Publisher for NoKafka {
     }
 }
 
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -48,28 +51,66 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Migrates the database and serves it, the limiter off. Nothing empties the outbox.
-    pub(crate) async fn start(url: &str) -> Self {
+    /// Migrates a new database and serves it, the limiter off. Nothing empties the outbox.
+    pub(crate) async fn fresh() -> Self {
+        // Making a database blocks.
+        let url = tokio::task::spawn_blocking(|| postgres::database("contract"));
+        Self::start(
+            &url.await.unwrap(),
+            ListenerConfig::new("127.0.0.1:0".parse().unwrap()),
+            |_| {},
+        )
+        .await
+    }
+
+    /// Migrates a database and serves it, the limiter off unless `configure` says otherwise.
+    pub(crate) async fn start(
+        url: &str,
+        listener: ListenerConfig,
+        configure: impl FnOnce(&mut ApiConfig),
+    ) -> Self {
         let mut config = ApiConfig::default();
         config.database.url = url.to_owned();
         config.rate_limit.enabled = false;
+        configure(&mut config);
         let store = Store::new(&config.database).unwrap();
         store.migrate().await.unwrap();
-        let listener = ListenerConfig::new("127.0.0.1:0".parse().unwrap());
         let listener = Listener::bind("api", listener).await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         // Only the background work, which does not run here, would publish.
-        let api = Api::new(config, store, Arc::new(NoKafka));
+        let api = Api::new(config, store.clone(), Arc::new(NoKafka));
         tokio::spawn(api.serve(listener, stop.clone(), TaskTracker::new()));
         let (database, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         Self {
             address,
             client: Client::builder(TokioExecutor::new()).build_http(),
+            store,
             database,
             position: AtomicI64::new(0),
             stop,
         }
+    }
+
+    /// A request with a JSON body under `/api/v1`, none where it is null, and its answer.
+    pub(crate) async fn json(&self, method: &str, path: &str, body: Value) -> Answer {
+        let json = [("content-type".to_owned(), "application/json".to_owned())];
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        self.send(method, &format!("/api/v1{path}"), &json, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", &format!("/api/v1{path}"), &[], String::new())
+            .await
+    }
+
+    /// The single number that `sql` answers.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        self.database.query_one(sql, &[]).await.unwrap().get(0)
     }
 
     pub(crate) async fn send(
@@ -77,7 +118,7 @@ impl Server {
         method: &str,
         path: &str,
         headers: &[(String, String)],
-        body: String,
+        body: impl Into<Bytes>,
     ) -> Answer {
         let mut request = Request::builder()
             .method(method)
@@ -85,7 +126,7 @@ impl Server {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::from(body)).unwrap();
+        let request = request.body(Full::from(body.into())).unwrap();
         let (head, body) = self.client.request(request).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer {
@@ -113,5 +154,16 @@ impl Server {
         }
         let value = |text: &str| serde_json::from_str(text).unwrap();
         rows.iter().map(|row| (row.get(1), value(row.get(2)))).collect()
+    }
+}
+
+impl Answer {
+    /// Status and, where the body is an error, its text or texts.
+    pub(crate) fn refusal(&self) -> (u16, Value) {
+        (self.status, self.body["message"].clone())
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }

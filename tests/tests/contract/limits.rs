@@ -1,0 +1,162 @@
+//! The rate limit, both HTTP versions, and what a client sees while Postgres is away.
+
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use shopfloor_runtime::accept::ListenerConfig;
+use shopfloor_runtime::proxy::ProxyProtocol;
+use shopfloor_tests::postgres;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::server::Server;
+
+fn any_port() -> ListenerConfig {
+    ListenerConfig::new("127.0.0.1:0".parse().unwrap())
+}
+
+async fn limited(listener: ListenerConfig) -> Server {
+    let url = tokio::task::spawn_blocking(|| postgres::database("limits"))
+        .await
+        .unwrap();
+    Server::start(&url, listener, |config| config.rate_limit.enabled = true).await
+}
+
+#[tokio::test]
+async fn the_fifty_first_request_of_a_window_is_refused_and_every_answer_says_where_one_stands() {
+    let server = limited(any_port()).await;
+    for n in 1..=50_u32 {
+        let answer = server.get("/machine").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("x-ratelimit-limit"), "50");
+        assert_eq!(answer.header("x-retry-remaining"), (50 - n).to_string());
+        assert_eq!(answer.header("ratelimit-policy"), "\"default\";q=50;w=60");
+        assert!(
+            answer
+                .header("ratelimit")
+                .starts_with(&format!("\"default\";r={};t=", 50 - n))
+        );
+        let retry_after: u64 = answer.header("retry-after").parse().unwrap();
+        assert!((1..=60).contains(&retry_after) && !answer.header("x-retry-reset").is_empty());
+    }
+    let refused = server.get("/machine").await;
+    assert_eq!(
+        (refused.status, refused.body),
+        (429, json!({"statusCode": 429, "message": "Rate limit exceeded"}))
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_is_refused_before_it_is_counted_and_the_gateways_are_not_limited() {
+    let server = limited(any_port()).await;
+    let json_type = [("content-type".to_owned(), "application/json".to_owned())];
+    for _ in 0..60 {
+        let broken = server.send("POST", "/api/v1/materials", &json_type, "{").await;
+        assert_eq!((broken.status, broken.header("x-ratelimit-limit")), (400, ""));
+        let internal = server.send("GET", "/internal/v1/nothing", &[], "").await;
+        assert_eq!(internal.status, 404);
+    }
+    assert_eq!(server.get("/machine").await.header("x-retry-remaining"), "49");
+}
+
+#[tokio::test]
+async fn every_client_behind_the_proxy_has_its_own_window() {
+    let server = limited(ListenerConfig {
+        proxy_protocol: ProxyProtocol::Required,
+        ..any_port()
+    })
+    .await;
+    for (client, remaining) in [("10.0.0.1", 49), ("10.0.0.1", 48), ("10.0.0.2", 49)] {
+        let mut socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        let request = format!(
+            "PROXY TCP4 {client} 127.0.0.1 4000 3002\r\nGET /api/v1/machine HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.contains(&format!("x-retry-remaining: {remaining}\r\n")),
+            "{client}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn http_2_without_tls_is_answered_on_the_same_port() {
+    let server = Server::fresh().await;
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let request = Request::get(format!("http://{}/api/v1/materials", server.address));
+    let answer = client
+        .request(request.body(Empty::<bytes::Bytes>::new()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(answer.version(), hyper::Version::HTTP_2);
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "[]");
+}
+
+#[tokio::test]
+async fn no_answer_names_what_it_was_made_with_and_every_answer_has_a_request_id() {
+    let server = Server::fresh().await;
+    let answer = server.get("/materials").await;
+    assert_eq!((answer.header("x-powered-by"), answer.header("server")), ("", ""));
+    assert_eq!(answer.header("x-request-id").len(), 36);
+    let own = [("x-request-id".to_owned(), "mine".to_owned())];
+    assert_eq!(
+        server
+            .send("GET", "/nothing", &own, "")
+            .await
+            .header("x-request-id"),
+        "mine"
+    );
+}
+
+fn assert_unavailable(status: u16, retry_after: &str, body: &Value) {
+    assert_eq!(
+        (status, body),
+        (503, &json!({"statusCode": 503, "message": "Service Unavailable"}))
+    );
+    assert!(retry_after.parse::<u32>().unwrap() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_postgres_is_away_clients_are_told_to_come_back_and_afterwards_are_served() {
+    let mut cluster = tokio::task::spawn_blocking(postgres::own).await.unwrap();
+    cluster.create_database("away").unwrap();
+    let server = Server::start(&cluster.url("away"), any_port(), |config| {
+        config.request_timeout_ms = 1_000;
+        config.database.connect_timeout_ms = 500;
+    })
+    .await;
+    assert_eq!(server.json("POST", "/machine", json!({})).await.status, 201);
+    assert_eq!(server.store.ready().await, Ok(()));
+
+    tokio::task::block_in_place(|| cluster.pause()).unwrap();
+    let asked = Instant::now();
+    let hung = server.json("POST", "/machine", json!({})).await;
+    assert_unavailable(hung.status, hung.header("retry-after"), &hung.body);
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    tokio::task::block_in_place(|| cluster.resume()).unwrap();
+
+    tokio::task::block_in_place(|| cluster.kill()).unwrap();
+    for _ in 0..20 {
+        let down = server.get("/machine").await;
+        assert_unavailable(down.status, down.header("retry-after"), &down.body);
+    }
+    assert!(
+        server
+            .store
+            .ready()
+            .await
+            .unwrap_err()
+            .contains("Postgres does not answer")
+    );
+    tokio::task::block_in_place(|| cluster.restart()).unwrap();
+    let back = server.json("POST", "/machine", json!({})).await;
+    assert_eq!(back.status, 201);
+    assert_eq!(server.store.ready().await, Ok(()));
+}

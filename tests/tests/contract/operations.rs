@@ -1,0 +1,549 @@
+//! Rules of the contract that no recorded case shows.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+/// Two machines, two parts, two materials, and a unit of the first of each.
+async fn factory() -> (Server, String) {
+    let server = Server::fresh().await;
+    let parts = json!({"partInformations": [
+        {"defaultPrice": 1.5, "timeToProduce": 10}, {"defaultPrice": 2.5, "timeToProduce": 20}]});
+    assert_eq!(
+        server
+            .json("POST", "/machine/many-machines", json!({"quantity": 2}))
+            .await
+            .status,
+        201
+    );
+    assert_eq!(
+        server
+            .json("POST", "/part-information/many-part-informations", parts)
+            .await
+            .status,
+        201
+    );
+    let materials = json!({"materials": [{"name": "zinc"}, {"name": "iron"}]});
+    assert_eq!(
+        server
+            .json("POST", "/materials/many-materials", materials)
+            .await
+            .status,
+        201
+    );
+    let unit = server.json("POST", "/supply-chain", unit(1, 1)).await;
+    let id = unit.body["id"].as_str().unwrap().to_owned();
+    server.new_records().await;
+    (server, id)
+}
+
+fn unit(machine_id: i32, part_id: i32) -> Value {
+    json!({"timeOfProduction": "2023-12-10T00:00:00.000Z", "order": 5, "var5": false,
+        "machineId": machine_id, "partId": part_id})
+}
+
+/// Topic, id and `isDeleted` of each record since the last look.
+async fn told(server: &Server) -> Vec<(String, Value, bool)> {
+    let records = server.new_records().await.into_iter();
+    records
+        .map(|(topic, value)| (topic, value["id"].clone(), value["isDeleted"] == true))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_material_linked_with_parts_answers_with_all_of_them_however_often_it_is_linked() {
+    let (server, _) = factory().await;
+    server
+        .json(
+            "POST",
+            "/materials/1/part-informations",
+            json!({"partInformationIds": [1]}),
+        )
+        .await;
+    for _ in 0..2 {
+        let linked = server
+            .json(
+                "POST",
+                "/materials/1/part-informations",
+                json!({"partInformationIds": [2, 2]}),
+            )
+            .await;
+        assert_eq!(linked.status, 201);
+        assert_eq!(
+            linked.body,
+            json!({"id": 1, "name": "zinc", "partInformations": [
+            {"id": 1, "defaultPrice": "1.5", "timeToProduce": 10},
+            {"id": 2, "defaultPrice": "2.5", "timeToProduce": 20}]})
+        );
+    }
+    let from_the_part = server
+        .json(
+            "POST",
+            "/part-information/1/materials",
+            json!({"materialIds": [2]}),
+        )
+        .await;
+    assert_eq!(from_the_part.status, 201);
+    assert_eq!(
+        from_the_part.body["materials"],
+        json!([{"id": 1, "name": "zinc"}, {"id": 2, "name": "iron"}])
+    );
+    let unlinked = server
+        .json(
+            "DELETE",
+            "/part-information/1/materials",
+            json!({"materialIds": [1, 2]}),
+        )
+        .await;
+    assert_eq!((unlinked.status, unlinked.body), (204, Value::Null));
+    assert_eq!(
+        server
+            .count("SELECT count(*) FROM material_part_information")
+            .await,
+        1
+    );
+    assert_eq!(told(&server).await, [], "a link is no record");
+}
+
+#[tokio::test]
+async fn a_link_with_something_that_is_not_there_names_it() {
+    let (server, _) = factory().await;
+    let post = |path: &'static str, body: Value| server.json("POST", path, body);
+    for (path, body, text) in [
+        (
+            "/materials/9/part-informations",
+            json!({"partInformationIds": [1]}),
+            "Material not found.",
+        ),
+        (
+            "/materials/1/part-informations",
+            json!({"partInformationIds": [1, 9]}),
+            "One or more Part Information not found.",
+        ),
+        (
+            "/part-information/9/materials",
+            json!({"materialIds": [1]}),
+            "Part Information not found.",
+        ),
+        (
+            "/part-information/1/materials",
+            json!({"materialIds": [9]}),
+            "One or more Materials not found.",
+        ),
+    ] {
+        assert_eq!(post(path, body).await.refusal(), (404, json!(text)));
+    }
+    let texts = json!([
+        "each value in materialIds must be a number conforming to the specified constraints",
+        "materialIds should not be empty",
+        "materialIds must be an array"
+    ]);
+    assert_eq!(
+        post("/part-information/1/materials", json!({})).await.refusal(),
+        (400, texts)
+    );
+    assert_eq!(
+        server
+            .count("SELECT count(*) FROM material_part_information")
+            .await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_delete_of_many_is_all_or_nothing_and_tells_of_every_row() {
+    let (server, _) = factory().await;
+    let ids =
+        |field: &str, ids: &[i32]| json!({field: ids.iter().map(|id| json!({"id": id})).collect::<Vec<_>>()});
+    for (path, field, topic, text) in [
+        (
+            "/materials/many-materials",
+            "materials",
+            "material",
+            "Materials with IDs 888, 9 not found",
+        ),
+        (
+            "/part-information/many-part-informations",
+            "partInformations",
+            "part_information",
+            "Part information with IDs 888, 9 not found",
+        ),
+    ] {
+        let missing = server.json("DELETE", path, ids(field, &[2, 888, 9])).await;
+        assert_eq!(missing.refusal(), (404, json!(text)));
+        let none = server.json("DELETE", path, ids(field, &[])).await;
+        assert_eq!(
+            none.refusal(),
+            (400, json!([format!("{field} should not be empty")]))
+        );
+        assert_eq!(told(&server).await, []);
+        assert_eq!(server.json("DELETE", path, ids(field, &[2])).await.status, 204);
+        assert_eq!(told(&server).await, [(topic.to_owned(), json!(2), true)]);
+    }
+    let machines = |ids: Value| server.json("DELETE", "/machine/many-machines", json!({"machineIds": ids}));
+    let missing = "Some machines were not found and could not be deleted.";
+    assert_eq!(machines(json!([2, 9])).await.refusal(), (404, json!(missing)));
+    for refused in [json!({}), json!([]), json!(null), json!([1.5]), json!(["x"])] {
+        assert_eq!(machines(refused.clone()).await.status, 400, "{refused}");
+    }
+    assert_eq!(machines(json!([2])).await.status, 204);
+    assert_eq!(told(&server).await, [("machine".to_owned(), json!(2), true)]);
+}
+
+#[tokio::test]
+async fn what_units_refer_to_stays_and_no_record_says_otherwise() {
+    let (server, _) = factory().await;
+    for path in ["/machine/1", "/part-information/1"] {
+        let refused = server.json("DELETE", path, json!(null)).await;
+        assert_eq!(refused.status, 409, "{path}");
+        assert!(
+            refused.body["message"]
+                .as_str()
+                .unwrap()
+                .contains("supply chain units refer to it")
+        );
+        assert_eq!(server.get(path).await.status, 200);
+    }
+    assert_eq!(told(&server).await, []);
+}
+
+#[tokio::test]
+async fn a_deleted_part_takes_its_links_with_it_and_a_deleted_material_too() {
+    let (server, _) = factory().await;
+    server
+        .json(
+            "POST",
+            "/materials/1/part-informations",
+            json!({"partInformationIds": [1, 2]}),
+        )
+        .await;
+    assert_eq!(
+        server
+            .json("DELETE", "/part-information/2", json!(null))
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        server.json("DELETE", "/materials/1", json!(null)).await.status,
+        204
+    );
+    assert_eq!(
+        server
+            .count("SELECT count(*) FROM material_part_information")
+            .await,
+        0
+    );
+    let again = server.json("DELETE", "/materials/1", json!(null)).await;
+    assert_eq!(again.refusal(), (404, json!("Material not found")));
+    let records = told(&server).await;
+    assert_eq!(
+        records,
+        [
+            ("part_information".into(), json!(2), true),
+            ("material".into(), json!(1), true)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn renaming_many_materials_keeps_unsent_names_and_refuses_taken_ones_as_a_whole() {
+    let (server, _) = factory().await;
+    let patch = |materials: Value| {
+        server.json(
+            "PATCH",
+            "/materials/many-materials",
+            json!({"materials": materials}),
+        )
+    };
+    let changed = patch(json!([{"id": 1, "name": "zinc"}, {"id": 2}])).await;
+    assert_eq!(changed.status, 200);
+    assert_eq!(
+        (&changed.body[0]["name"], &changed.body[1]["name"]),
+        (&json!("zinc"), &json!("iron"))
+    );
+    let taken = patch(json!([{"id": 2, "name": "tin"}, {"id": 1, "name": "iron"}])).await;
+    let text = "Conflict: Another material with these names already exists: iron";
+    assert_eq!(taken.refusal(), (409, json!(text)));
+    let twice = patch(json!([{"id": 1, "name": "tin"}, {"id": 2, "name": "tin"}])).await;
+    assert_eq!(twice.status, 409);
+    let missing = patch(json!([{"id": 1, "name": "lead"}, {"id": 9, "name": "tin"}])).await;
+    assert_eq!(
+        missing.refusal(),
+        (404, json!("One of the materials with ID 9 doesn't exist."))
+    );
+    let faults = patch(json!([{"id": 0, "name": []}])).await;
+    assert_eq!(
+        faults.refusal(),
+        (
+            400,
+            json!([
+                "materials.0.id must be a positive number",
+                "materials.0.name must be a string"
+            ])
+        )
+    );
+    assert_eq!(
+        server.get("/materials").await.body,
+        json!([{"id": 1, "name": "zinc"}, {"id": 2, "name": "iron"}])
+    );
+}
+
+#[tokio::test]
+async fn prices_are_one_a_day_set_in_order_and_deleted_by_day_and_amount() {
+    let (server, _) = factory().await;
+    let prices = json!({"prices": [
+        {"price": 1, "date": "2020-02-15"}, {"price": 2.5, "date": "16/02/2020"}, {"price": 3, "date": "15/02/2020"}]});
+    let set = server
+        .json("POST", "/materials/prices/1/many-prices", prices)
+        .await;
+    assert_eq!(set.status, 201);
+    let third = &set.body[2];
+    assert_eq!(
+        (&third["id"], &third["price"], &third["date"]),
+        (&json!(1), &json!(3), &json!("15/02/2020"))
+    );
+    let listed = server.get("/materials/prices/1").await.body;
+    let amounts: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|price| (&price["id"], &price["price"]))
+        .collect();
+    assert_eq!(amounts.len(), 2);
+    assert!(amounts.contains(&(&json!(1), &json!("3"))) && amounts.contains(&(&json!(2), &json!("2.5"))));
+    server.new_records().await;
+
+    let other = server
+        .json(
+            "DELETE",
+            "/materials/prices/1",
+            json!({"price": 9, "date": "2020-02-15"}),
+        )
+        .await;
+    let text = "Material Price for ID 1 with the specified price or date doesn't exist.";
+    assert_eq!(other.refusal(), (404, json!(text)));
+    assert_eq!(other.body["error"], "Not Found");
+    let one_is_missing =
+        json!({"prices": [{"price": 3, "date": "2020-02-15"}, {"price": 9, "date": "16/02/2020"}]});
+    assert_eq!(
+        server
+            .json("DELETE", "/materials/prices/1/many-prices", one_is_missing)
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        server.json("DELETE", "/materials/1", json!(null)).await.status,
+        409,
+        "prices refer to it"
+    );
+    assert_eq!(told(&server).await, []);
+    assert_eq!(
+        server
+            .json(
+                "DELETE",
+                "/materials/prices/1",
+                json!({"price": "3.0", "date": "15/02/2020"})
+            )
+            .await
+            .status,
+        204
+    );
+    let both = json!({"prices": [{"price": 2.5, "date": "16-2-2020"}, {"price": 2.5, "date": "16/02/2020"}]});
+    assert_eq!(
+        server
+            .json("DELETE", "/materials/prices/1/many-prices", both)
+            .await
+            .status,
+        204
+    );
+    let deleted = |id: i32| ("material_prices".to_owned(), json!(id), true);
+    assert_eq!(told(&server).await, [deleted(1), deleted(2)]);
+}
+
+#[tokio::test]
+async fn a_unit_changes_only_in_what_was_sent() {
+    let (server, id) = factory().await;
+    let path = format!("/supply-chain/{id}");
+    server
+        .json("PATCH", &path, json!({"machineId": 2, "partId": 2, "var2": "a"}))
+        .await;
+    let changed = server
+        .json(
+            "PATCH",
+            &path,
+            json!({"order": 7, "timeOfProduction": "2024-01-01T00:00:00.500Z"}),
+        )
+        .await;
+    assert_eq!(changed.status, 200);
+    let body = &changed.body;
+    assert_eq!(
+        (&body["machineId"], &body["partId"], &body["order"]),
+        (&json!(2), &json!(2), &json!(7))
+    );
+    assert_eq!(
+        (&body["machine"], &body["part"]["id"]),
+        (&json!({"id": 2}), &json!(2))
+    );
+    assert_eq!(
+        (&body["var2"], &body["timeOfProduction"]),
+        (&json!("a"), &json!("2024-01-01T00:00:00.500Z"))
+    );
+    let records = server.new_records().await;
+    assert_eq!(
+        records.last().unwrap(),
+        &("supply_chain".to_owned(), body.clone())
+    );
+    assert_eq!(
+        server.get(&path).await.body["timeOfProduction"],
+        "2024-01-01T00:00:00.000Z"
+    );
+    let machine = server.json("PATCH", &path, json!({"machineId": 9})).await;
+    assert_eq!(machine.refusal(), (404, json!("Machine ID not found.")));
+    let null = server.json("PATCH", &path, json!({"order": null})).await;
+    assert_eq!(
+        null.refusal(),
+        (
+            400,
+            json!(["order must be a number conforming to the specified constraints"])
+        )
+    );
+    assert_eq!(
+        server.json("PATCH", &path, json!({"var2": null})).await.body["var2"],
+        Value::Null
+    );
+}
+
+#[tokio::test]
+async fn many_units_are_written_together_or_not_at_all() {
+    let (server, id) = factory().await;
+    let post = |units: Value| {
+        server.json(
+            "POST",
+            "/supply-chain/many-supply-chain",
+            json!({"supplyChains": units}),
+        )
+    };
+    let created = post(json!([unit(1, 2), unit(2, 1)])).await;
+    assert_eq!((created.status, created.body.as_array().unwrap().len()), (201, 2));
+    assert_eq!(
+        created.body[0]["part"],
+        json!({"id": 2, "defaultPrice": "2.5", "timeToProduce": 20})
+    );
+    let missing = post(json!([unit(1, 1), unit(1, 9)])).await;
+    assert_eq!(missing.refusal(), (404, json!("PartInformation ID not found.")));
+    assert_eq!(post(json!([])).await.body, json!([]));
+    assert_eq!(
+        post(json!(null)).await.refusal(),
+        (
+            400,
+            json!([
+                "supplyChains must be an array",
+                "each value in nested property supplyChains must be either object or array"
+            ])
+        )
+    );
+
+    let patch = |units: Value| {
+        server.json(
+            "PATCH",
+            "/supply-chain/many-supply-chain",
+            json!({"supplyChains": units}),
+        )
+    };
+    let gone = "d2f10ece-70ea-459e-aa29-68ad62287cce";
+    let refused = patch(json!([{"id": id, "order": 8}, {"id": gone, "order": 8}])).await;
+    assert_eq!(
+        refused.refusal(),
+        (404, json!(format!("SupplyChain with ID {gone} not found.")))
+    );
+    assert_eq!(
+        patch(json!([{"id": "x"}])).await.refusal(),
+        (400, json!(["supplyChains.0.id must be a UUID"]))
+    );
+    let changed = patch(json!([{"id": id, "order": 8}, {"id": id, "var1": 3}])).await;
+    assert_eq!(
+        (
+            changed.status,
+            &changed.body[1]["order"],
+            &changed.body[1]["var1"]
+        ),
+        (200, &json!(8), &json!(3))
+    );
+    assert_eq!(server.count("SELECT count(*) FROM supply_chain").await, 3);
+    assert_eq!(server.new_records().await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_method_that_a_fixed_path_has_not_is_asked_of_the_path_with_an_id() {
+    let (server, _) = factory().await;
+    for path in [
+        "/materials/many-materials",
+        "/part-information/many-part-informations",
+        "/machine/many-machines",
+        "/materials/prices",
+    ] {
+        let text = "Validation failed (numeric string is expected)";
+        assert_eq!(server.get(path).await.refusal(), (400, json!(text)), "{path}");
+    }
+    let text = "Validation failed (uuid v 4 is expected)";
+    assert_eq!(
+        server.get("/supply-chain/many-supply-chain").await.refusal(),
+        (400, json!(text))
+    );
+    let unknown = server.get("/nothing/here?a=1").await;
+    assert_eq!(
+        unknown.refusal(),
+        (404, json!("Cannot GET /api/v1/nothing/here?a=1"))
+    );
+    let patch = server.json("PATCH", "/machine/1", json!({})).await;
+    assert_eq!(patch.refusal(), (404, json!("Cannot PATCH /api/v1/machine/1")));
+    assert_eq!(
+        server.send("GET", "/", &[], "").await.refusal(),
+        (404, json!("Cannot GET /"))
+    );
+}
+
+#[tokio::test]
+async fn a_body_may_be_compressed_or_urlencoded_and_is_bounded_either_way() {
+    let server = Server::fresh().await;
+    let gzip = |text: String| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let headers = [
+        header("content-type", "application/json"),
+        header("content-encoding", "gzip"),
+    ];
+    let post = |body: Vec<u8>| server.send("POST", "/api/v1/materials", &headers, body);
+    assert_eq!(
+        post(gzip(json!({"name": "gz"}).to_string())).await.body["name"],
+        "gz"
+    );
+    let bomb = gzip(json!({"name": "y".repeat(10_000_000)}).to_string());
+    assert_eq!(
+        post(bomb).await.refusal(),
+        (413, json!("request entity too large"))
+    );
+    assert_eq!(post(b"no gzip".to_vec()).await.status, 400);
+    let unknown = [
+        header("content-type", "application/json"),
+        header("content-encoding", "br"),
+    ];
+    let answer = server.send("POST", "/api/v1/materials", &unknown, "{}").await;
+    assert_eq!(
+        answer.refusal(),
+        (415, json!("unsupported content encoding \"br\""))
+    );
+    let form = [header("content-type", "application/x-www-form-urlencoded")];
+    let body = "materials[0][name]=a%20b&materials[1][name]=c";
+    let created = server
+        .send("POST", "/api/v1/materials/many-materials", &form, body)
+        .await;
+    assert_eq!((created.status, &created.body[0]["name"]), (201, &json!("a b")));
+}
