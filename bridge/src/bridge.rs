@@ -94,8 +94,20 @@ impl Bridge {
         let tap = Arc::new(Ingest::new(routes, spool.clone(), api.is_some()));
         let last_resort = LastResort::new(data_dir.join("dead-letters"), gateway);
         let gateway = gateway.to_owned();
-        let shared = Shared { config, gateway, spool, cluster, tap, last_resort, kafka, api, topics };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Shared {
+            config,
+            gateway,
+            spool,
+            cluster,
+            tap,
+            last_resort,
+            kafka,
+            api,
+            topics,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Where the front hands over its messages.
@@ -219,8 +231,17 @@ impl Bridge {
         let limit = Duration::from_millis(self.shared.config.drain_timeout_ms.into());
         if tokio::time::timeout(limit, self.caught_up()).await.is_err() {
             for sink in self.sinks().into_iter().filter(|sink| sink.lag_records > 0) {
-                let SinkStatus { sink, lag_records, trouble } = sink;
-                tracing::warn!(sink, lag_records, trouble, "stopped before the sink had caught up; the spool keeps the rest");
+                let SinkStatus {
+                    sink,
+                    lag_records,
+                    trouble,
+                } = sink;
+                tracing::warn!(
+                    sink,
+                    lag_records,
+                    trouble,
+                    "stopped before the sink had caught up; the spool keeps the rest"
+                );
             }
         }
     }
@@ -228,7 +249,11 @@ impl Bridge {
 
 /// Without an API its cursor would keep every record for ever; but what waits for the API is not given up.
 fn forget_idle_cursor(spool: &Spool) -> Result<(), SpoolError> {
-    let found = spool.status().cursors.into_iter().find(|cursor| cursor.name == API);
+    let found = spool
+        .status()
+        .cursors
+        .into_iter()
+        .find(|cursor| cursor.name == API);
     match found {
         None => Ok(()),
         Some(cursor) if cursor.lag == 0 => spool.forget_cursor(API),

@@ -8,6 +8,7 @@ use shopfloor_runtime::problem::check_range;
 
 use crate::contract::Schema;
 use crate::routes::RouteTable;
+use crate::spool::SpoolConfig;
 
 /// `bootstrap_servers` value that starts Kafka inside the process.
 pub const EMBEDDED: &str = "embedded";
@@ -109,6 +110,8 @@ pub struct KafkaConfig {
     pub replication: i16,
     /// Topic of messages that no route's contract or no sink accepts.
     pub dead_letter_topic: String,
+    /// How long a topic may be unknown to Kafka before its records become dead letters.
+    pub unknown_topic_timeout_ms: u32,
     /// Largest record, in bytes of key, value and headers, as Kafka's `message.max.bytes` counts it.
     pub max_record_bytes: u32,
     /// Most records handed to Kafka and not yet confirmed.
@@ -127,6 +130,7 @@ impl Default for KafkaConfig {
             partitions: 6,
             replication: -1,
             dead_letter_topic: "dead_letter".into(),
+            unknown_topic_timeout_ms: 30_000,
             max_record_bytes: 1_000_000,
             max_in_flight_records: 100_000,
             max_in_flight_bytes: 64 * 1024 * 1024,
@@ -169,6 +173,12 @@ impl KafkaConfig {
         if self.replication != -1 {
             check_range(out, format!("{at}.replication"), self.replication, 1..=15);
         }
+        check_range(
+            out,
+            format!("{at}.unknown_topic_timeout_ms"),
+            self.unknown_topic_timeout_ms,
+            1..=3_600_000,
+        );
         check_range(
             out,
             format!("{at}.max_record_bytes"),
@@ -290,6 +300,7 @@ impl ApiSinkConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
     pub routes: Vec<RouteConfig>,
+    pub spool: SpoolConfig,
     pub kafka: KafkaConfig,
     pub api: ApiSinkConfig,
     /// How long a stop waits for the sinks to catch up with what was accepted.
@@ -300,6 +311,7 @@ impl Default for BridgeConfig {
     fn default() -> Self {
         Self {
             routes: default_routes(),
+            spool: SpoolConfig::default(),
             kafka: KafkaConfig::default(),
             api: ApiSinkConfig::default(),
             drain_timeout_ms: 10_000,
@@ -325,6 +337,7 @@ impl BridgeConfig {
                 ));
             }
         }
+        self.spool.problems(&format!("{at}.spool"), out);
         self.kafka.problems(&format!("{at}.kafka"), out);
         self.api.problems(&format!("{at}.api"), out);
         check_range(

@@ -400,6 +400,6 @@ fn price<'a>(value: &'a Value<'_>) -> Option<Cow<'a, str>> {
 }
 
 #[cfg(test)]
-mod client;
+pub(crate) mod client;
 #[cfg(test)]
 mod tests;

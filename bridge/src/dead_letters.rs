@@ -67,7 +67,10 @@ pub(crate) fn dead_letter_headers(
         (header::MQTT_TOPIC, text(envelope.mqtt_topic)),
         (header::KAFKA_TOPIC, text(envelope.topic)),
         (header::CLIENT_ID, text(envelope.client_id)),
-        (header::RECEIVED, production_time(envelope.received_ms).unwrap_or_default().into()),
+        (
+            header::RECEIVED,
+            production_time(envelope.received_ms).unwrap_or_default().into(),
+        ),
     ];
     headers.extend(record_headers(envelope, sequence, gateway));
     headers
@@ -76,8 +79,16 @@ pub(crate) fn dead_letter_headers(
 /// The same record as a dead letter, for the spool. Its id stays, so a repetition shows.
 pub(crate) fn as_dead_letter(stored: &Stored, envelope: &Envelope<'_>, reason: &str) -> Entry {
     let mut meta = BytesMut::new();
-    Envelope { destination: Destination::DeadLetter, reason, ..envelope.clone() }.encode(&mut meta);
-    Entry { meta: meta.freeze(), payload: stored.payload.clone() }
+    Envelope {
+        destination: Destination::DeadLetter,
+        reason,
+        ..envelope.clone()
+    }
+    .encode(&mut meta);
+    Entry {
+        meta: meta.freeze(),
+        payload: stored.payload.clone(),
+    }
 }
 
 /// The spool of last resort; made when it is first needed.
@@ -90,7 +101,11 @@ pub(crate) struct LastResort {
 
 impl LastResort {
     pub(crate) fn new(dir: PathBuf, gateway: &str) -> Self {
-        Self { dir, gateway: gateway.to_owned(), spool: Arc::default() }
+        Self {
+            dir,
+            gateway: gateway.to_owned(),
+            spool: Arc::default(),
+        }
     }
 
     /// Resolves when the entry is on disk.
@@ -118,7 +133,11 @@ impl LastResort {
             if let Some(spool) = slot.as_ref() {
                 return Ok(spool.clone());
             }
-            let config = SpoolConfig { segment_max_bytes: 8 * 1024 * 1024, hot_max_bytes: 0, ..SpoolConfig::default() };
+            let config = SpoolConfig {
+                segment_max_bytes: 8 * 1024 * 1024,
+                hot_max_bytes: 0,
+                ..SpoolConfig::default()
+            };
             let spool = Spool::open(&this.dir, &this.gateway, config)?;
             // Nobody moves it: everything stays.
             spool.cursor("replay")?;
@@ -160,5 +179,8 @@ pub(crate) fn unreadable(stored: &Stored, reason: &str) -> Entry {
     payload.put_u32_le(u32::try_from(stored.meta.len()).unwrap_or(u32::MAX));
     payload.put_slice(&stored.meta);
     payload.put_slice(&stored.payload);
-    Entry { meta: meta.freeze(), payload: payload.freeze() }
+    Entry {
+        meta: meta.freeze(),
+        payload: payload.freeze(),
+    }
 }

@@ -49,7 +49,9 @@ impl EmbeddedLog {
         if !state.partitions.contains_key(topic) {
             state.partitions.insert(topic.to_owned(), HashMap::new());
         }
-        let Some(partitions) = state.partitions.get_mut(topic) else { return };
+        let Some(partitions) = state.partitions.get_mut(topic) else {
+            return;
+        };
         let held = partitions.entry(partition).or_default();
         *held += bytes as u64 + RECORD_OVERHEAD_BYTES;
         let held = *held;
@@ -59,7 +61,9 @@ impl EmbeddedLog {
     /// A reserved record went nowhere.
     pub(crate) fn release(&self, bytes: usize) {
         let mut state = self.state();
-        state.in_flight_bytes = state.in_flight_bytes.saturating_sub(bytes as u64 + RECORD_OVERHEAD_BYTES);
+        state.in_flight_bytes = state
+            .in_flight_bytes
+            .saturating_sub(bytes as u64 + RECORD_OVERHEAD_BYTES);
     }
 
     /// Nothing is on its way that could make room.
@@ -81,7 +85,10 @@ mod tests {
             log.stored("a", 1, megabyte);
         }
         assert!(log.reserve(900 * 1024));
-        assert!(!log.reserve(900 * 1024), "what is in flight may go to the same partition");
+        assert!(
+            !log.reserve(900 * 1024),
+            "what is in flight may go to the same partition"
+        );
         log.stored("a", 0, 900 * 1024);
         assert!(log.reserve(900 * 1024), "it went to another one");
         log.release(900 * 1024);

@@ -53,9 +53,20 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the embedded cluster where the configuration says so; real brokers are not contacted yet.
     pub fn open(config: &KafkaConfig) -> Result<Self, KafkaFault> {
-        let embedded = config.is_embedded().then(Embedded::start).transpose()?.map(Arc::new);
-        let servers = embedded.as_ref().map_or(&config.bootstrap_servers, |embedded| &embedded.servers).clone();
-        Ok(Self { config: config.clone(), servers, embedded })
+        let embedded = config
+            .is_embedded()
+            .then(Embedded::start)
+            .transpose()?
+            .map(Arc::new);
+        let servers = embedded
+            .as_ref()
+            .map_or(&config.bootstrap_servers, |embedded| &embedded.servers)
+            .clone();
+        Ok(Self {
+            config: config.clone(),
+            servers,
+            embedded,
+        })
     }
 
     /// What a client of this cluster connects to.
@@ -69,7 +80,9 @@ impl Cluster {
 
     /// Nothing is on its way into the embedded cluster.
     pub(crate) fn embedded_is_idle(&self) -> bool {
-        self.embedded.as_ref().is_none_or(|embedded| embedded.log.is_idle())
+        self.embedded
+            .as_ref()
+            .is_none_or(|embedded| embedded.log.is_idle())
     }
 
     /// Creates the topics that are missing. A broker that forbids it is logged and no error: they may exist.
@@ -85,9 +98,11 @@ impl Cluster {
                 .iter()
                 .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(replication)))
                 .collect();
-            let options =
-                AdminOptions::new().request_timeout(Some(CALL_TIMEOUT)).operation_timeout(Some(CALL_TIMEOUT));
-            let results = tokio::runtime::Handle::current().block_on(admin.create_topics(&topics, &options))?;
+            let options = AdminOptions::new()
+                .request_timeout(Some(CALL_TIMEOUT))
+                .operation_timeout(Some(CALL_TIMEOUT));
+            let results =
+                tokio::runtime::Handle::current().block_on(admin.create_topics(&topics, &options))?;
             for (topic, code) in results.into_iter().filter_map(Result::err) {
                 if code != RDKafkaErrorCode::TopicAlreadyExists {
                     tracing::warn!(topic, %code, "Kafka did not create the topic");
@@ -105,7 +120,10 @@ impl Cluster {
             let mut counts = BTreeMap::new();
             for topic in topics {
                 let ranges = offsets(&consumer, &topic)?;
-                let count = ranges.iter().map(|(_, low, high)| high.saturating_sub(*low).unsigned_abs()).sum();
+                let count = ranges
+                    .iter()
+                    .map(|(_, low, high)| high.saturating_sub(*low).unsigned_abs())
+                    .sum();
                 counts.insert(topic, count);
             }
             Ok(counts)
@@ -117,13 +135,18 @@ impl Cluster {
     pub async fn read_all(&self, topics: Vec<String>) -> Result<Vec<ReadRecord>, KafkaFault> {
         self.blocking("read records", move |mut config| {
             let consumer: BaseConsumer = config.set("group.id", "shopfloor-reader").create()?;
-            let mut records = Vec::new();
+            let mut open = BTreeMap::new();
+            let mut assignment = TopicPartitionList::new();
             for topic in topics {
                 for (partition, low, high) in offsets(&consumer, &topic)? {
-                    read_partition(&consumer, &topic, partition, low..high, &mut records)?;
+                    if low < high {
+                        assignment.add_partition_offset(&topic, partition, Offset::Offset(low))?;
+                        open.insert((topic.clone(), partition), high);
+                    }
                 }
             }
-            Ok(records)
+            consumer.assign(&assignment)?;
+            read_to_ends(&consumer, open)
         })
         .await
     }
@@ -141,9 +164,14 @@ impl Cluster {
             unreachable: AtomicBool::new(false),
             embedded: self.embedded.clone(),
         };
-        let base: BaseProducer<Context<T>> =
-            self.producer_config().create_with_context(context).map_err(|error| fault(error.into()))?;
-        let inner = Arc::new(Inner { topics: Mutex::default(), base });
+        let base: BaseProducer<Context<T>> = self
+            .producer_config()
+            .create_with_context(context)
+            .map_err(|error| fault(error.into()))?;
+        let inner = Arc::new(Inner {
+            topics: Mutex::default(),
+            base,
+        });
         let stop = Arc::new(AtomicBool::new(false));
         let (polled, stopped) = (inner.clone(), stop.clone());
         std::thread::Builder::new()
@@ -154,12 +182,17 @@ impl Cluster {
                 }
             })
             .map_err(|error| fault(error.into()))?;
-        Ok(Producer { inner: Some(inner), stop })
+        Ok(Producer {
+            inner: Some(inner),
+            stop,
+        })
     }
 
     fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("client.id", "shopfloor").set("reconnect.backoff.max.ms", "1000");
+        config
+            .set("client.id", "shopfloor")
+            .set("reconnect.backoff.max.ms", "1000");
         for (name, value) in &self.config.properties {
             config.set(name, value);
         }
@@ -177,11 +210,21 @@ impl Cluster {
             .set("message.timeout.ms", "0")
             // Java's default: one key, one partition, whichever client wrote it.
             .set("partitioner", "murmur2_random")
+            .set(
+                "topic.metadata.propagation.max.ms",
+                self.config.unknown_topic_timeout_ms.to_string(),
+            )
             .set("linger.ms", self.config.linger_ms.to_string())
             .set("compression.type", &self.config.compression)
             .set("message.max.bytes", self.config.max_record_bytes.to_string())
-            .set("queue.buffering.max.messages", self.config.max_in_flight_records.to_string())
-            .set("queue.buffering.max.kbytes", queue_kib.min(2_147_483_647).to_string());
+            .set(
+                "queue.buffering.max.messages",
+                self.config.max_in_flight_records.to_string(),
+            )
+            .set(
+                "queue.buffering.max.kbytes",
+                queue_kib.min(2_147_483_647).to_string(),
+            );
         config
     }
 
@@ -207,7 +250,10 @@ impl Cluster {
 /// Partition, first and next offset of a topic.
 fn offsets(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i32, i64, i64)>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
-    let partitions = metadata.topics().iter().filter(|found| found.name() == topic && found.error().is_none());
+    let partitions = metadata
+        .topics()
+        .iter()
+        .filter(|found| found.name() == topic && found.error().is_none());
     partitions
         .flat_map(|found| found.partitions())
         .map(|partition| {
@@ -217,40 +263,40 @@ fn offsets(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i32, i64, i64)>,
         .collect()
 }
 
-fn read_partition(
+/// Reads until each partition's next offset is the one given.
+fn read_to_ends(
     consumer: &BaseConsumer,
-    topic: &str,
-    partition: i32,
-    offsets: std::ops::Range<i64>,
-    records: &mut Vec<ReadRecord>,
-) -> Result<(), KafkaError> {
-    if offsets.is_empty() {
-        return Ok(());
-    }
-    let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(topic, partition, Offset::Offset(offsets.start))?;
-    consumer.assign(&assignment)?;
-    loop {
-        let message = consumer.poll(CALL_TIMEOUT).ok_or(KafkaError::NoMessageReceived)??;
-        if message.topic() != topic || message.partition() != partition {
-            continue;
+    mut open: BTreeMap<(String, i32), i64>,
+) -> Result<Vec<ReadRecord>, KafkaError> {
+    let mut records = Vec::new();
+    while !open.is_empty() {
+        let message = consumer
+            .poll(CALL_TIMEOUT)
+            .ok_or(KafkaError::NoMessageReceived)??;
+        let at = (message.topic().to_owned(), message.partition());
+        match open.get(&at) {
+            Some(end) if message.offset() >= *end => continue,
+            Some(end) if message.offset() + 1 == *end => drop(open.remove(&at)),
+            Some(_) => {}
+            None => continue,
         }
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            headers.iter().map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default()))).collect()
+            headers
+                .iter()
+                .map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default())))
+                .collect()
         });
         records.push(ReadRecord {
-            topic: topic.to_owned(),
-            partition,
+            topic: at.0,
+            partition: at.1,
             offset: message.offset(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
             headers,
         });
-        if message.offset() + 1 >= offsets.end {
-            return Ok(());
-        }
     }
+    Ok(records)
 }
 
 /// A record as a consumer sees it.
@@ -277,7 +323,9 @@ struct Embedded {
 
 impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedded").field("servers", &self.servers).finish_non_exhaustive()
+        f.debug_struct("Embedded")
+            .field("servers", &self.servers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -307,7 +355,11 @@ impl Embedded {
             Ok(started) => started.map_err(|error| fault(error.into()))?,
             Err(error) => return Err(fault(error.into())),
         };
-        Ok(Self { servers, calls, log: EmbeddedLog::default() })
+        Ok(Self {
+            servers,
+            calls,
+            log: EmbeddedLog::default(),
+        })
     }
 
     async fn create_topics(&self, names: Vec<String>, partitions: i32) -> Result<(), KafkaFault> {
@@ -329,8 +381,14 @@ impl Embedded {
         call: impl FnOnce(&Mock) -> Result<R, KafkaError> + Send + 'static,
     ) -> Result<R, KafkaFault> {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let fault = |source| KafkaFault { servers: self.servers.clone(), operation, source };
-        let sent = self.calls.send(Box::new(move |cluster| drop(reply.send(call(cluster)))));
+        let fault = |source| KafkaFault {
+            servers: self.servers.clone(),
+            operation,
+            source,
+        };
+        let sent = self
+            .calls
+            .send(Box::new(move |cluster| drop(reply.send(call(cluster)))));
         sent.map_err(|_| fault("the embedded cluster has stopped".into()))?;
         match answer.await {
             Ok(result) => result.map_err(|error| fault(error.into())),
@@ -353,7 +411,11 @@ pub struct Outgoing<T> {
 impl<T> Outgoing<T> {
     /// Key, value and headers, in bytes.
     pub fn bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
         self.key.len() + self.value.len() + headers
     }
 }
@@ -424,9 +486,22 @@ impl<T: Send + Sync + 'static> Context<T> {
     #[allow(clippy::boxed_local)] // As librdkafka's opaque holds it.
     fn confirm(&self, record: Box<Outgoing<T>>, outcome: Result<(), Undelivered>) {
         let bytes = record.bytes();
+        let Outgoing {
+            origin,
+            topic,
+            key,
+            value,
+            headers,
+        } = *record;
+        // Whoever is told finds the payload given back.
+        drop((topic, key, value, headers));
         let mut confirmed = self.confirmed();
         let first = confirmed.is_empty();
-        confirmed.push(Confirmation { origin: record.origin, bytes, outcome });
+        confirmed.push(Confirmation {
+            origin,
+            bytes,
+            outcome,
+        });
         drop(confirmed);
         if first {
             self.news.notify_one();
@@ -460,11 +535,14 @@ impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
     fn delivery(&self, result: &DeliveryResult<'_>, record: Self::DeliveryOpaque) {
         match result {
             Ok(message) => {
-                if self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::Relaxed) {
+                if self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::Relaxed)
+                {
                     tracing::info!("Kafka answers again");
                 }
                 if let Some(embedded) = &self.embedded {
-                    embedded.log.stored(message.topic(), message.partition(), record.bytes());
+                    embedded
+                        .log
+                        .stored(message.topic(), message.partition(), record.bytes());
                 }
                 self.confirm(record, Ok(()));
             }
@@ -506,7 +584,9 @@ impl<T: Send + Sync + 'static> Producer<T> {
     /// Hands records over, in order, without waiting. What was not taken comes back in order and must be offered
     /// again before anything else; what was taken is confirmed later, refusals included.
     pub fn produce(&self, records: Vec<Box<Outgoing<T>>>) -> (Vec<Box<Outgoing<T>>>, Option<Full>) {
-        let Some(inner) = &self.inner else { return (records, Some(Full::Queue)) };
+        let Some(inner) = &self.inner else {
+            return (records, Some(Full::Queue));
+        };
         let mut groups: Vec<Group<T>> = Vec::new();
         let mut left = Vec::new();
         let mut full = None;
@@ -541,7 +621,9 @@ impl<T: Send + Sync + 'static> Producer<T> {
 
     /// Waits for confirmations and takes them all. Cancel-safe.
     pub async fn confirmations(&self) -> Vec<Confirmation<T>> {
-        let Some(inner) = &self.inner else { return std::future::pending().await };
+        let Some(inner) = &self.inner else {
+            return std::future::pending().await;
+        };
         let context = inner.base.context();
         loop {
             let news = context.news.notified();
@@ -569,10 +651,16 @@ struct Group<T> {
 }
 
 fn group_of<'a, T>(groups: &'a mut Vec<Group<T>>, topic: &Arc<str>) -> &'a mut Group<T> {
-    let found = groups.iter().position(|group| Arc::ptr_eq(&group.topic, topic) || group.topic == *topic);
+    let found = groups
+        .iter()
+        .position(|group| Arc::ptr_eq(&group.topic, topic) || group.topic == *topic);
     let at = found.unwrap_or(groups.len());
     if found.is_none() {
-        groups.push(Group { topic: topic.clone(), plain: Vec::new(), left: Vec::new() });
+        groups.push(Group {
+            topic: topic.clone(),
+            plain: Vec::new(),
+            left: Vec::new(),
+        });
     }
     #[allow(clippy::indexing_slicing)] // Found or pushed just above.
     &mut groups[at]
@@ -580,7 +668,11 @@ fn group_of<'a, T>(groups: &'a mut Vec<Group<T>>, topic: &Arc<str>) -> &'a mut G
 
 impl<T: Send + Sync + 'static> Inner<T> {
     fn reserve(&self, record: &Outgoing<T>) -> bool {
-        self.base.context().embedded.as_ref().is_none_or(|embedded| embedded.log.reserve(record.bytes()))
+        self.base
+            .context()
+            .embedded
+            .as_ref()
+            .is_none_or(|embedded| embedded.log.reserve(record.bytes()))
     }
 
     fn unreserve(&self, record: &Outgoing<T>) {
@@ -607,7 +699,11 @@ impl<T: Send + Sync + 'static> Inner<T> {
             Some(topic) => topic,
             None => match zero_copy::Topic::new(self.base.client(), &group.topic) {
                 Ok(topic) => topics.entry(group.topic.clone()).or_insert(topic),
-                Err(code) => return plain.into_iter().for_each(|record| self.not_taken(group, record, code)),
+                Err(code) => {
+                    return plain
+                        .into_iter()
+                        .for_each(|record| self.not_taken(group, record, code));
+                }
             },
         };
         for (record, code) in zero_copy::produce_batch(topic, plain) {
@@ -621,11 +717,16 @@ impl<T: Send + Sync + 'static> Inner<T> {
         }
         let headers = OwnedHeaders::new_with_capacity(record.headers.len());
         let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value.as_ref()) })
+            headers.insert(Header {
+                key,
+                value: Some(value.as_ref()),
+            })
         });
         // Cheap handles: the record itself travels as the opaque.
         let (topic, key, value) = (record.topic.clone(), record.key.clone(), record.value.clone());
-        let mut outgoing = BaseRecord::with_opaque_to(&topic, record).payload(value.as_ref()).headers(headers);
+        let mut outgoing = BaseRecord::with_opaque_to(&topic, record)
+            .payload(value.as_ref())
+            .headers(headers);
         if !key.is_empty() {
             outgoing = outgoing.key(key.as_ref());
         }
@@ -674,12 +775,17 @@ mod zero_copy {
     unsafe impl Sync for Topic {}
 
     impl Topic {
-        pub(super) fn new<C: ClientContext>(client: &Client<C>, name: &str) -> Result<Self, RDKafkaErrorCode> {
+        pub(super) fn new<C: ClientContext>(
+            client: &Client<C>,
+            name: &str,
+        ) -> Result<Self, RDKafkaErrorCode> {
             let name = CString::new(name).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
             // SAFETY: the client lives through the call, the name is a C string; a null configuration means the
             // client's default, and librdkafka copies the name.
             let topic = unsafe { rd_kafka_topic_new(client.native_ptr(), name.as_ptr(), ptr::null_mut()) };
-            NonNull::new(topic).map(Self).ok_or(RDKafkaErrorCode::InvalidTopic)
+            NonNull::new(topic)
+                .map(Self)
+                .ok_or(RDKafkaErrorCode::InvalidTopic)
         }
     }
 
@@ -718,7 +824,11 @@ mod zero_copy {
     }
 
     fn message<T: Send + Sync>(record: Box<Outgoing<T>>) -> RDKafkaMessage {
-        let key = if record.key.is_empty() { ptr::null() } else { record.key.as_ptr() };
+        let key = if record.key.is_empty() {
+            ptr::null()
+        } else {
+            record.key.as_ptr()
+        };
         RDKafkaMessage {
             // Overwritten for every message that librdkafka looks at.
             err: RDKafkaRespErr::RD_KAFKA_RESP_ERR__FAIL,
@@ -731,6 +841,46 @@ mod zero_copy {
             offset: 0,
             _private: record.into_ptr(),
         }
+    }
+}
+
+/// What the embedded cluster can be made to do.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    BrokersDown,
+    BrokersUp,
+    /// The topic does not exist, whatever is asked.
+    UnknownTopic(&'static str),
+    /// The next producer is fatally refused.
+    ProducerRefused,
+    /// The next produce requests fail in a way that passes.
+    NotLeader(usize),
+}
+
+#[cfg(test)]
+impl Cluster {
+    pub(crate) async fn inject(&self, fault: Fault) {
+        use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+        let embedded = self.embedded.as_ref().expect("faults need the embedded cluster");
+        let injected = embedded.call("inject a fault", move |mock| match fault {
+            Fault::BrokersDown => mock.broker_down(-1),
+            Fault::BrokersUp => mock.broker_up(-1),
+            Fault::UnknownTopic(topic) => {
+                mock.topic_error(topic, RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+            }
+            Fault::ProducerRefused => {
+                let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
+                mock.request_errors(RDKafkaApiKey::InitProducerId, &refused);
+                Ok(())
+            }
+            Fault::NotLeader(times) => {
+                let errors = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; times];
+                mock.request_errors(RDKafkaApiKey::Produce, &errors);
+                Ok(())
+            }
+        });
+        injected.await.expect("the embedded cluster takes the fault");
     }
 }
 

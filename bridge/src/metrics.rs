@@ -16,15 +16,36 @@ const LOST_TOTAL: &str = "shopfloor_spool_lost_records_total";
 /// Registers the HELP texts; call once the recorder stands.
 pub fn describe() {
     describe_counter!(INGESTED_TOTAL, "Messages stored on their way to the sinks.");
-    describe_counter!(UNROUTED_TOTAL, "Messages that no route takes; MQTT subscribers got them, the sinks do not.");
-    describe_counter!(DEAD_LETTERS_TOTAL, "Messages stored as dead letters at reception, by reason.");
+    describe_counter!(
+        UNROUTED_TOTAL,
+        "Messages that no route takes; MQTT subscribers got them, the sinks do not."
+    );
+    describe_counter!(
+        DEAD_LETTERS_TOTAL,
+        "Messages stored as dead letters at reception, by reason."
+    );
     describe_counter!(DELIVERED_TOTAL, "Records that a sink has confirmed, by sink.");
-    describe_counter!(REFUSED_TOTAL, "Records that a sink refused for good and that became dead letters, by sink.");
-    describe_counter!(RETRIES_TOTAL, "Times that a sink had to start over, by sink and reason.");
-    describe_gauge!(LAG, "Records in the spool that a sink has not confirmed, by sink.");
-    describe_gauge!(IN_FLIGHT, "Bytes handed to a sink and not yet confirmed, by sink.");
+    describe_counter!(
+        REFUSED_TOTAL,
+        "Records that a sink refused for good and that became dead letters, by sink."
+    );
+    describe_counter!(
+        RETRIES_TOTAL,
+        "Times that a sink had to start over, by sink and reason."
+    );
+    describe_gauge!(
+        LAG,
+        "Records in the spool that a sink has not confirmed, by sink."
+    );
+    describe_gauge!(
+        IN_FLIGHT,
+        "Bytes handed to a sink and not yet confirmed, by sink."
+    );
     describe_histogram!(BATCH_SECONDS, "Time until the production API answered one batch.");
-    describe_counter!(LOST_TOTAL, "Records that could not be read from the spool, by sink.");
+    describe_counter!(
+        LOST_TOTAL,
+        "Records that could not be read from the spool, by sink."
+    );
 }
 
 pub(crate) fn ingested(stored: u64, unrouted: u64) {

@@ -38,7 +38,10 @@ impl Publisher {
         let producer = Arc::new(RwLock::new(Arc::new(cluster.producer()?)));
         let stop = CancellationToken::new();
         tokio::spawn(hand_out(cluster.clone(), producer.clone(), stop.clone()));
-        Ok(Self { producer, _stops: stop.drop_guard() })
+        Ok(Self {
+            producer,
+            _stops: stop.drop_guard(),
+        })
     }
 
     /// Resolves when Kafka has the record on all replicas. Records of one topic and key keep the order of their calls

@@ -38,7 +38,11 @@ pub struct Ingest {
 
 impl Ingest {
     pub(crate) fn new(routes: RouteTable, spool: Spool, has_api: bool) -> Self {
-        Self { routes, spool, has_api }
+        Self {
+            routes,
+            spool,
+            has_api,
+        }
     }
 }
 
@@ -69,7 +73,10 @@ impl Tap for Ingest {
             Err(spool::Refused::TooLarge(..)) => {
                 // The configuration check keeps packets below the spool's commit size, so this is a fault of ours;
                 // the receipt fails, and the publisher is not acknowledged.
-                tracing::error!(messages = batch.len(), "a batch is larger than the spool's commit_max_bytes");
+                tracing::error!(
+                    messages = batch.len(),
+                    "a batch is larger than the spool's commit_max_bytes"
+                );
                 Ok(receipt)
             }
             Err(spool::Refused::Closed(..)) => Err(Refused::Closed(batch)),
@@ -201,7 +208,9 @@ impl<'a> Intake<'a> {
         envelope.encode(&mut self.envelopes);
         self.parts.push((self.envelopes.len(), message.payload.clone()));
         self.counts.dead_letters.push(violation.kind());
-        self.verdicts.push(Verdict::DeadLettered { reason: reason.into() });
+        self.verdicts.push(Verdict::DeadLettered {
+            reason: reason.into(),
+        });
     }
 
     fn finish(self) -> (Vec<Entry>, Vec<Verdict>, Counts) {
@@ -226,16 +235,26 @@ impl Texts {
         let mqtt_topic = message.topic.as_str();
         if route.topic.fixed().is_none() {
             self.topic.clear();
-            route.topic.write_kafka_topic(mqtt_topic, &mut self.topic).map_err(|why| Violation::Topic { why })?;
+            route
+                .topic
+                .write_kafka_topic(mqtt_topic, &mut self.topic)
+                .map_err(|why| Violation::Topic { why })?;
             if CLIENT_TOPICS.contains(&self.topic.as_str())
                 && route.schema.client_topic() != Some(self.topic.as_str())
             {
-                let why = format!("{:?} payloads do not fit the topic {:?}", route.schema.name(), self.topic);
+                let why = format!(
+                    "{:?} payloads do not fit the topic {:?}",
+                    route.schema.name(),
+                    self.topic
+                );
                 return Err(Violation::Topic { why });
             }
         }
         self.machine.clear();
-        match route.machine_level.and_then(|level| mqtt_topic.split('/').nth(level)) {
+        match route
+            .machine_level
+            .and_then(|level| mqtt_topic.split('/').nth(level))
+        {
             Some(level) if !level.is_empty() => self.machine.push_str(level),
             _ => write_id(checked.machine_id, &mut self.machine),
         }
@@ -248,7 +267,8 @@ impl Texts {
             Key::ClientId | Key::None => {}
         }
         if self.key.is_empty() && route.key != Key::None {
-            self.key.push_str(shortened(&message.publisher.client_id, MAX_CLIENT_ID_BYTES));
+            self.key
+                .push_str(shortened(&message.publisher.client_id, MAX_CLIENT_ID_BYTES));
         }
         Ok(())
     }
@@ -274,22 +294,32 @@ fn accept(message: &Published, route: &Route, has_api: bool) -> Result<Accepted,
         }
         _ => Destination::KafkaAndApi,
     };
-    Ok(Accepted { payload, checked, destination })
+    Ok(Accepted {
+        payload,
+        checked,
+        destination,
+    })
 }
 
 fn says_protobuf(message: &Published) -> bool {
-    let content_type = message.properties.as_ref().and_then(|properties| properties.content_type.as_deref());
+    let content_type = message
+        .properties
+        .as_ref()
+        .and_then(|properties| properties.content_type.as_deref());
     content_type == Some(shopfloor_proto::CONTENT_TYPE)
 }
 
 /// The publisher's trace, where it is one.
 fn traceparent(message: &Published) -> &str {
-    let Some(properties) = &message.properties else { return "" };
+    let Some(properties) = &message.properties else {
+        return "";
+    };
     let found = properties.user.iter().find(|(name, _)| name == "traceparent");
     found
         .map(|(_, value)| value.as_str())
         .filter(|value| {
-            value.len() == TRACEPARENT_BYTES && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+            value.len() == TRACEPARENT_BYTES
+                && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
         })
         .unwrap_or_default()
 }
@@ -308,7 +338,9 @@ fn shortened(text: &str, max_bytes: usize) -> &str {
 /// A UUIDv7 of the reception time.
 fn record_id(received_ms: i64, random: &mut impl Rng) -> [u8; 16] {
     let ms = u64::try_from(received_ms).unwrap_or_default();
-    uuid::Builder::from_unix_timestamp_millis(ms, &random.random()).into_uuid().into_bytes()
+    uuid::Builder::from_unix_timestamp_millis(ms, &random.random())
+        .into_uuid()
+        .into_bytes()
 }
 
 /// The text of a record id, as headers and logs show it.

@@ -56,7 +56,10 @@ struct Pending {
 enum Answer {
     Stored,
     Refused(Refusal),
-    Later { why: String, retry_after: Option<Duration> },
+    Later {
+        why: String,
+        retry_after: Option<Duration>,
+    },
 }
 
 /// It will never take the batch as it is.
@@ -80,7 +83,9 @@ impl ApiSink {
     ) -> Result<Self, String> {
         let base = config.url.as_deref().unwrap_or_default().trim_end_matches('/');
         let uri = format!("{base}{}", shopfloor_proto::INGEST_PATH);
-        let uri = uri.parse().map_err(|error| format!("{base:?} is not a base URL: {error}"))?;
+        let uri = uri
+            .parse()
+            .map_err(|error| format!("{base:?} is not a base URL: {error}"))?;
         let authorization = config.token.as_ref().map(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
                 .map_err(|_| "the token holds a character that an HTTP header cannot carry".to_owned())?;
@@ -106,7 +111,10 @@ impl ApiSink {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut reader = self.spool.reader(self.progress.cursor());
         let mut backoff = self.backoff();
-        let (records, bytes) = (self.config.max_batch_records as usize, self.config.max_batch_bytes as usize);
+        let (records, bytes) = (
+            self.config.max_batch_records as usize,
+            self.config.max_batch_bytes as usize,
+        );
         loop {
             let read = tokio::select! {
                 biased;
@@ -124,7 +132,10 @@ impl ApiSink {
                 Err(ReadError::Lost { sequences, cause }) => {
                     let (first, last) = (sequences.start, sequences.end.saturating_sub(1));
                     tracing::error!(first, last, %cause, "records are lost in the spool; the API sink goes on behind them");
-                    metrics::lost(self.progress.sink(), sequences.end.saturating_sub(sequences.start));
+                    metrics::lost(
+                        self.progress.sink(),
+                        sequences.end.saturating_sub(sequences.start),
+                    );
                 }
                 Err(error) => {
                     self.progress.stuck(error.to_string());
@@ -164,7 +175,9 @@ impl ApiSink {
             if part.is_empty() {
                 continue;
             }
-            let Some(refusal) = self.post_until_answered(&mut part, stop).await? else { continue };
+            let Some(refusal) = self.post_until_answered(&mut part, stop).await? else {
+                continue;
+            };
             match part.as_slice() {
                 [alone] => {
                     metrics::refused(self.progress.sink());
@@ -201,15 +214,27 @@ impl ApiSink {
                 Answer::Later { why, retry_after } => (why, retry_after),
             };
             metrics::retried(self.progress.sink(), "not_answered");
-            self.progress.stuck(format!("the production API does not take records ({why}); they wait in the spool"));
+            self.progress.stuck(format!(
+                "the production API does not take records ({why}); they wait in the spool"
+            ));
             let pause = backoff.pause();
-            self.wait(retry_after.map_or(pause, |asked| asked.min(MAX_RETRY_AFTER).max(pause)), stop).await?;
+            self.wait(
+                retry_after.map_or(pause, |asked| asked.min(MAX_RETRY_AFTER).max(pause)),
+                stop,
+            )
+            .await?;
         }
     }
 
     fn encode(&self, part: &mut [Pending]) -> Bytes {
-        let records = part.iter_mut().map(|pending| std::mem::take(&mut pending.record)).collect();
-        let batch = TelemetryBatch { gateway: self.gateway.clone(), records };
+        let records = part
+            .iter_mut()
+            .map(|pending| std::mem::take(&mut pending.record))
+            .collect();
+        let batch = TelemetryBatch {
+            gateway: self.gateway.clone(),
+            records,
+        };
         let body = batch.encode_to_vec().into();
         for (pending, record) in part.iter_mut().zip(batch.records) {
             pending.record = record;
@@ -221,15 +246,28 @@ impl ApiSink {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.uri.clone();
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(shopfloor_proto::CONTENT_TYPE));
+        request.headers_mut().insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static(shopfloor_proto::CONTENT_TYPE),
+        );
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        let later = |why: String| Answer::Later { why, retry_after: None };
+        let later = |why: String| Answer::Later {
+            why,
+            retry_after: None,
+        };
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| describe(&error))?;
+            let response = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| describe(&error))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| error.to_string())?;
+            let body = Limited::new(body, MAX_ANSWER_BYTES)
+                .collect()
+                .await
+                .map_err(|error| error.to_string())?;
             Ok::<_, String>((head, body.to_bytes()))
         };
         match tokio::time::timeout(Duration::from_millis(self.config.timeout_ms.into()), exchange).await {
@@ -240,10 +278,21 @@ impl ApiSink {
     }
 
     /// Puts the record back into the spool, as a dead letter on its way to Kafka's dead-letter topic.
-    async fn dead_letter(&self, stored: &Stored, reason: &str, stop: &CancellationToken) -> Result<(), Stopped> {
-        tracing::warn!(sequence = stored.sequence, reason, "a record becomes a dead letter");
+    async fn dead_letter(
+        &self,
+        stored: &Stored,
+        reason: &str,
+        stop: &CancellationToken,
+    ) -> Result<(), Stopped> {
+        tracing::warn!(
+            sequence = stored.sequence,
+            reason,
+            "a record becomes a dead letter"
+        );
         // Only records whose envelope was read come here.
-        let Ok(envelope) = Envelope::decode(&stored.meta) else { return Ok(()) };
+        let Ok(envelope) = Envelope::decode(&stored.meta) else {
+            return Ok(());
+        };
         let entry = as_dead_letter(stored, &envelope, reason);
         let mut backoff = self.backoff();
         loop {
@@ -252,7 +301,9 @@ impl ApiSink {
             }
             match self.last_resort.keep(entry.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(error) => self.progress.stuck(format!("a dead letter cannot be stored: {error}")),
+                Err(error) => self
+                    .progress
+                    .stuck(format!("a dead letter cannot be stored: {error}")),
             }
             self.wait(backoff.pause(), stop).await?;
         }
@@ -262,7 +313,10 @@ impl ApiSink {
 /// `None` for what the API does not get; the error is a dead letter's reason.
 fn to_record(stored: &Stored) -> Result<Option<TelemetryRecord>, String> {
     // What cannot be read is kept by the Kafka sink, once.
-    let Some(envelope) = Envelope::decode(&stored.meta).ok().filter(|envelope| envelope.destination.api()) else {
+    let Some(envelope) = Envelope::decode(&stored.meta)
+        .ok()
+        .filter(|envelope| envelope.destination.api())
+    else {
         return Ok(None);
     };
     let body = contract::body(envelope.schema, &stored.payload).map_err(|violation| violation.to_string())?;
@@ -295,11 +349,18 @@ fn interpret(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
     match status {
         StatusCode::OK => match TelemetryBatchResult::decode(body) {
             Ok(_) => Answer::Stored,
-            Err(error) => Answer::Later { why: format!("its answer cannot be read: {error}"), retry_after: None },
+            Err(error) => Answer::Later {
+                why: format!("its answer cannot be read: {error}"),
+                retry_after: None,
+            },
         },
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => {
             let refused = TelemetryBatchRefused::decode(body).unwrap_or_default();
-            let said = if refused.reason.is_empty() { status.to_string() } else { refused.reason };
+            let said = if refused.reason.is_empty() {
+                status.to_string()
+            } else {
+                refused.reason
+            };
             Answer::Refused(Refusal {
                 reason: format!("the production API refuses the record: {said}"),
                 record: refused.record_index.and_then(|index| usize::try_from(index).ok()),

@@ -13,7 +13,10 @@ pub(super) struct Contiguous {
 
 impl Contiguous {
     pub(super) fn new(position: u64) -> Self {
-        Self { position, confirmed: VecDeque::new() }
+        Self {
+            position,
+            confirmed: VecDeque::new(),
+        }
     }
 
     /// The sequence is on its way. Those between the last one and this do not exist (they were lost).
@@ -33,11 +36,14 @@ impl Contiguous {
     }
 
     pub(super) fn confirm(&mut self, sequence: u64) {
-        let offset = sequence.checked_sub(self.position).and_then(|offset| usize::try_from(offset).ok());
+        let offset = sequence
+            .checked_sub(self.position)
+            .and_then(|offset| usize::try_from(offset).ok());
         if let Some(slot) = offset.and_then(|offset| self.confirmed.get_mut(offset)) {
             *slot = true;
         }
-        while self.confirmed.pop_front_if(|confirmed| *confirmed).is_some() {
+        while self.confirmed.front() == Some(&true) {
+            self.confirmed.pop_front();
             self.position += 1;
         }
     }

@@ -73,8 +73,11 @@ impl KafkaSink {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(MAX_BACKOFF);
         while let Err(error) = self.cluster.ensure_topics(self.topics.clone()).await {
-            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            self.progress.stuck(format!("{error}: {source}; records wait in the spool"));
+            let source = std::error::Error::source(&error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            self.progress
+                .stuck(format!("{error}: {source}; records wait in the spool"));
             if !pause(&mut backoff, &stop).await {
                 return;
             }
@@ -133,7 +136,11 @@ impl<'a> Session<'a> {
             waiting: Vec::new(),
             in_flight_records: 0,
             in_flight_bytes: 0,
-            topics: sink.topics.iter().map(|topic| (topic.clone(), topic.as_str().into())).collect(),
+            topics: sink
+                .topics
+                .iter()
+                .map(|topic| (topic.clone(), topic.as_str().into()))
+                .collect(),
             dead_letter_topic: sink.config.dead_letter_topic.as_str().into(),
         })
     }
@@ -172,9 +179,12 @@ impl<'a> Session<'a> {
     async fn last_confirmations(&mut self) {
         let deadline = tokio::time::Instant::now() + LAST_CONFIRMATIONS;
         while self.in_flight_records > 0 {
-            match tokio::time::timeout_at(deadline, self.producer.confirmations()).await {
-                Ok(confirmations) if self.settle(confirmations).await.is_ok() => {}
-                _ => return,
+            let Ok(confirmations) = tokio::time::timeout_at(deadline, self.producer.confirmations()).await
+            else {
+                return;
+            };
+            if self.settle(confirmations).await.is_err() {
+                return;
             }
         }
     }
@@ -189,12 +199,13 @@ impl<'a> Session<'a> {
                     drafts.extend(self.draft(stored, &mut arena).await?);
                 }
                 let arena = Bytes::from(arena.0);
-                self.waiting.extend(drafts.into_iter().map(|(mut record, stamped)| {
-                    if let Some(range) = stamped {
-                        record.value = arena.slice(range);
-                    }
-                    record
-                }));
+                self.waiting
+                    .extend(drafts.into_iter().map(|(mut record, stamped)| {
+                        if let Some(range) = stamped {
+                            record.value = arena.slice(range);
+                        }
+                        record
+                    }));
                 self.sink.progress.advance(self.confirmed.position());
                 self.offer();
                 Ok(())
@@ -202,7 +213,10 @@ impl<'a> Session<'a> {
             Err(ReadError::Lost { sequences, cause }) => {
                 let (first, last) = (sequences.start, sequences.end.saturating_sub(1));
                 tracing::error!(first, last, %cause, "records are lost in the spool; the Kafka sink goes on behind them");
-                metrics::lost(self.sink.progress.sink(), sequences.end.saturating_sub(sequences.start));
+                metrics::lost(
+                    self.sink.progress.sink(),
+                    sequences.end.saturating_sub(sequences.start),
+                );
                 self.confirmed.skip(sequences.end);
                 self.sink.progress.advance(self.confirmed.position());
                 Ok(())
@@ -216,7 +230,10 @@ impl<'a> Session<'a> {
         let mut new: HashSet<&str> = HashSet::new();
         for stored in batch {
             if let Ok(envelope) = Envelope::decode(&stored.meta)
-                && matches!(envelope.destination, Destination::KafkaAndApi | Destination::Kafka)
+                && matches!(
+                    envelope.destination,
+                    Destination::KafkaAndApi | Destination::Kafka
+                )
                 && !self.topics.contains_key(envelope.topic)
             {
                 new.insert(envelope.topic);
@@ -229,7 +246,11 @@ impl<'a> Session<'a> {
             self.topics.clear();
         }
         let names: Vec<String> = new.into_iter().map(str::to_owned).collect();
-        self.sink.cluster.ensure_topics(names.clone()).await.map_err(|error| End::Again(error.to_string()))?;
+        self.sink
+            .cluster
+            .ensure_topics(names.clone())
+            .await
+            .map_err(|error| End::Again(error.to_string()))?;
         for name in names {
             let topic = name.as_str().into();
             self.topics.insert(name, topic);
@@ -238,7 +259,11 @@ impl<'a> Session<'a> {
     }
 
     /// The record to send, and where its stamped value lies in the arena; `None` for what Kafka does not get.
-    async fn draft(&mut self, stored: Stored, arena: &mut Arena) -> Result<Option<(Record, Option<Range<usize>>)>, End> {
+    async fn draft(
+        &mut self,
+        stored: Stored,
+        arena: &mut Arena,
+    ) -> Result<Option<(Record, Option<Range<usize>>)>, End> {
         let sequence = stored.sequence;
         self.confirmed.begin(sequence);
         let envelope = match Envelope::decode(&stored.meta) {
@@ -263,8 +288,11 @@ impl<'a> Session<'a> {
         };
         let stamped = (!envelope.stamp.is_empty())
             .then(|| arena.add(|out| stamp(&stored.payload, envelope.stamp, envelope.received_ms, out)));
-        let headers =
-            if envelope.headers { record_headers(&envelope, sequence, &self.sink.gateway) } else { Vec::new() };
+        let headers = if envelope.headers {
+            record_headers(&envelope, sequence, &self.sink.gateway)
+        } else {
+            Vec::new()
+        };
         let record = Outgoing {
             topic,
             key: stored.meta.slice_ref(envelope.key.as_bytes()),
@@ -279,7 +307,10 @@ impl<'a> Session<'a> {
         let envelope = Envelope::decode(&stored.meta).ok();
         let (key, headers) = envelope.map_or_else(Default::default, |envelope| {
             let key = stored.meta.slice_ref(envelope.key.as_bytes());
-            (key, dead_letter_headers(&envelope, reason, stored.sequence, &self.sink.gateway))
+            (
+                key,
+                dead_letter_headers(&envelope, reason, stored.sequence, &self.sink.gateway),
+            )
         });
         Box::new(Outgoing {
             topic: self.dead_letter_topic.clone(),
@@ -306,7 +337,12 @@ impl<'a> Session<'a> {
 
     async fn settle(&mut self, confirmations: Vec<Confirmation<Origin>>) -> Result<(), End> {
         let mut again = None;
-        for Confirmation { origin, bytes, outcome } in confirmations {
+        for Confirmation {
+            origin,
+            bytes,
+            outcome,
+        } in confirmations
+        {
             self.in_flight_records = self.in_flight_records.saturating_sub(1);
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
             match outcome {
@@ -350,8 +386,16 @@ impl<'a> Session<'a> {
 
     /// The last resort: on disk, beside the spool.
     async fn keep(&mut self, entry: crate::spool::Entry, sequence: u64, reason: &str) -> Result<(), End> {
-        tracing::error!(sequence, reason, "a dead letter stays on disk, in the gateway's dead-letters directory");
-        self.sink.last_resort.keep(entry).await.map_err(|error| End::Again(error.to_string()))?;
+        tracing::error!(
+            sequence,
+            reason,
+            "a dead letter stays on disk, in the gateway's dead-letters directory"
+        );
+        self.sink
+            .last_resort
+            .keep(entry)
+            .await
+            .map_err(|error| End::Again(error.to_string()))?;
         self.confirmed.confirm(sequence);
         Ok(())
     }
@@ -366,7 +410,12 @@ struct Arena(Vec<u8>);
 
 impl Arena {
     fn for_batch(batch: &[Stored]) -> Self {
-        Self(Vec::with_capacity(batch.iter().map(|stored| stored.payload.len() + MAX_STAMP_BYTES).sum()))
+        Self(Vec::with_capacity(
+            batch
+                .iter()
+                .map(|stored| stored.payload.len() + MAX_STAMP_BYTES)
+                .sum(),
+        ))
     }
 
     fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {

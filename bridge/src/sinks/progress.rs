@@ -20,7 +20,12 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(sink: &'static str, cursor: Cursor) -> Self {
         let moved = watch::Sender::new(cursor.position());
-        Self { sink, cursor, moved, trouble: Mutex::default() }
+        Self {
+            sink,
+            cursor,
+            moved,
+            trouble: Mutex::default(),
+        }
     }
 
     pub(crate) fn sink(&self) -> &'static str {
@@ -43,8 +48,9 @@ impl Progress {
 
     /// Resolves when everything before `to` is confirmed.
     pub(crate) async fn reached(&self, to: u64) {
+        let mut moved = self.moved.subscribe();
         // The sender lives as long as `self`.
-        let _closed = self.moved.subscribe().wait_for(|position| *position >= to).await;
+        let _closed = moved.wait_for(|position| *position >= to).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<String>> {
