@@ -44,30 +44,43 @@ impl Publisher {
         })
     }
 
-    /// Resolves when Kafka has the record on all replicas. Records of one topic and key keep the order of their calls
-    /// as long as none fails.
-    pub async fn publish(&self, topic: &str, key: &str, value: Bytes) -> Result<(), PublishFault> {
-        let (reply, answer) = oneshot::channel();
-        let mut records = vec![Box::new(Outgoing {
-            topic: topic.into(),
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            value,
-            headers: Vec::new(),
-            origin: reply,
-        })];
-        loop {
-            let producer = current(&self.producer);
-            let (left, full) = producer.produce(records);
-            if left.is_empty() {
+    /// Resolves when Kafka has each record on all replicas, or has failed it; one outcome a record, in their order.
+    /// Records of one topic and key keep their order as long as none fails.
+    pub async fn publish_all(&self, records: Vec<(String, String, Bytes)>) -> Vec<Result<(), PublishFault>> {
+        let mut answers = Vec::with_capacity(records.len());
+        let mut waiting = Vec::with_capacity(records.len());
+        for (topic, key, value) in records {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            waiting.push(Box::new(Outgoing {
+                topic: topic.into(),
+                key: Bytes::from(key),
+                value,
+                headers: Vec::new(),
+                origin: reply,
+            }));
+        }
+        let mut unsent = PublishFault::Stopped;
+        while !waiting.is_empty() {
+            let (left, full) = current(&self.producer).produce(waiting);
+            if full == Some(Full::Embedded) {
+                // Dropping the replies tells the waiting answers.
+                unsent = PublishFault::EmbeddedFull;
                 break;
             }
-            if full == Some(Full::Embedded) {
-                return Err(PublishFault::EmbeddedFull);
+            waiting = left;
+            if !waiting.is_empty() {
+                tokio::time::sleep(FULL_PAUSE).await;
             }
-            records = left;
-            tokio::time::sleep(FULL_PAUSE).await;
         }
-        Ok(answer.await.map_err(|_| PublishFault::Stopped)??)
+        let mut outcomes = Vec::with_capacity(answers.len());
+        for answer in answers {
+            outcomes.push(match answer.await {
+                Ok(outcome) => outcome.map_err(PublishFault::from),
+                Err(_) => Err(unsent.clone()),
+            });
+        }
+        outcomes
     }
 }
 

@@ -1,2 +1,37 @@
 //! The MQTT front.
+//!
+//! Layout, in the order in which a message passes it:
+//!
+//! - [`config`]: what the front can be told.
+//! - [`front`]: listeners in, connections served, drained at the end.
+//! - `codec/`: the one place that knows MQTT's bytes.
+//! - `connection/`: one device connection: CONNECT, batches, acknowledgements, subscriptions, its end.
+//! - `auth`: who a client is.
+//! - `registry`, `session`, `mailbox`: sessions by client id; what is remembered of one; what waits for it.
+//! - [`tap`]: the seam towards whatever makes messages durable.
+//! - `hub`: what all connections share, and the way of a stored message to subscribers:
+//!   `message`, `topics`, `subscriptions`, `retained`, and `fanout`, the one file that names rumqttd.
+//! - [`metrics`]: everything that is counted.
+//!
+//! Promise: a message is acknowledged only after its receipt from the [`tap::Tap`] resolved, in the order in which
+//! it came; whatever one client sends or withholds, the others' messages go on.
+
+mod auth;
+mod codec;
+pub mod config;
+mod connection;
+mod fanout;
+pub mod front;
+mod hub;
+mod mailbox;
+mod message;
+pub mod metrics;
+mod registry;
+mod retained;
+mod session;
+mod subscriptions;
 pub mod tap;
+mod topics;
+
+pub use config::BrokerConfig;
+pub use front::Front;

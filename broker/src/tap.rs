@@ -62,6 +62,11 @@ impl Topic {
         std::str::from_utf8(&bytes).is_ok().then_some(Self(bytes))
     }
 
+    /// Takes a slice that the codec has already found to be UTF-8; a wrong one reads as an empty topic.
+    pub(crate) fn from_checked(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     pub fn as_str(&self) -> &str {
         // Checked once in `from_utf8`; the default is unreachable and harmless.
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -168,6 +168,11 @@ impl Source {
         }
     }
 
+    /// Whether a section or setting of the top level is written, in the file or by a variable.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// Where a setting is written: the variable, the line and column, or its path alone.
     pub fn place(&self, path: &str) -> String {
         if let Some((variable, _)) = self.from_env.get(path) {

@@ -1,1 +1,182 @@
+//! The one typed configuration: TOML and `SHOPFLOOR_*` variables, unknown keys refused.
+//!
+//! Layout: [`load`] reads and types; this file is the whole of what can be set. Each section is the configuration
+//! struct of the crate that it is for.
+
 pub mod load;
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use shopfloor_api::ApiConfig;
+use shopfloor_bridge::BridgeConfig;
+use shopfloor_broker::BrokerConfig;
+use shopfloor_runtime::Problem;
+use shopfloor_runtime::accept::ListenerConfig;
+use shopfloor_runtime::telemetry::LogConfig;
+
+use load::{Located, Source};
+
+/// Everything that can be set. `shopfloor gateway` uses `gateway`, `mqtt` and `bridge`; `shopfloor api` uses `api`;
+/// both use `admin` and `log`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub gateway: GatewayConfig,
+    pub mqtt: BrokerConfig,
+    pub bridge: BridgeConfig,
+    pub api: ApiConfig,
+    /// `/live`, `/ready` and `/metrics`.
+    pub admin: ListenerConfig,
+    pub log: LogConfig,
+}
+
+/// Who this gateway is and where it keeps what it has accepted.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayConfig {
+    /// The same over the gateway's whole life, and no other's: records carry it.
+    pub id: String,
+    /// On a local disk; one gateway a directory.
+    pub data_dir: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            gateway: GatewayConfig::default(),
+            mqtt: BrokerConfig::default(),
+            bridge: BridgeConfig::default(),
+            api: ApiConfig::default(),
+            admin: ListenerConfig::new(([127, 0, 0, 1], 9600).into()),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            id: "gateway-1".into(),
+            data_dir: "data".into(),
+        }
+    }
+}
+
+/// Which server the settings are for: the other's sections are read, but their problems are not in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Gateway,
+    Api,
+    /// The servers that the settings speak of; both where they speak of neither.
+    Written,
+}
+
+impl Config {
+    /// Reads `file` and `environment` for `role`.
+    ///
+    /// # Errors
+    /// Every problem of syntax, type and meaning, each with its place.
+    pub fn read(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        role: Role,
+    ) -> Result<Self, Vec<Located>> {
+        let source = Source::read(file, environment)?;
+        let config: Self = source.typed()?;
+        let speaks_of_gateway = ["gateway", "mqtt", "bridge"].iter().any(|section| source.has(section));
+        let (gateway, api) = match role {
+            Role::Gateway => (true, false),
+            Role::Api => (false, true),
+            Role::Written => (speaks_of_gateway || !source.has("api"), source.has("api") || !speaks_of_gateway),
+        };
+        let problems = config.problems(gateway, api);
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        let located = problems
+            .into_iter()
+            .map(|problem| Located { place: source.place(&problem.path), text: problem.to_string() });
+        Err(located.collect())
+    }
+
+    fn problems(&self, gateway: bool, api: bool) -> Vec<Problem> {
+        let mut out = Vec::new();
+        if gateway {
+            self.gateway.problems("gateway", &mut out);
+            self.mqtt.problems("mqtt", &mut out);
+        }
+        if api {
+            self.api.problems("api", &mut out);
+        }
+        // The API's outbox uses the same Kafka.
+        self.bridge.problems("bridge", &mut out);
+        self.admin.problems("admin", &mut out);
+        self.log.problems("log", &mut out);
+        out
+    }
+}
+
+impl GatewayConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if self.id.is_empty() || self.id.len() > 64 || !self.id.chars().all(plain) {
+            out.push(Problem::new(
+                format!("{at}.id"),
+                format!("{:?} is no gateway id", self.id),
+                "use 1 to 64 letters, digits, '-', '_' or '.'",
+            ));
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            out.push(Problem::new(
+                format!("{at}.data_dir"),
+                "is empty",
+                "name a directory on a local disk, for example /var/lib/shopfloor",
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, Vec<Located>> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shopfloor.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::read(Some(&file), std::iter::empty(), Role::Written)
+    }
+
+    #[test]
+    fn without_a_file_the_api_starts_and_a_gateway_asks_who_may_connect() {
+        Config::read(None, std::iter::empty(), Role::Api).unwrap();
+        let problems = Config::read(None, std::iter::empty(), Role::Gateway).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].text.starts_with("mqtt.auth"), "{problems:#?}");
+    }
+
+    #[test]
+    fn a_file_for_the_api_alone_needs_no_mqtt_users() {
+        read("[api.listener]\nlisten = '127.0.0.1:1'\n").unwrap();
+    }
+
+    #[test]
+    fn problems_of_meaning_are_all_shown_with_their_lines() {
+        let text =
+            "[gateway]\nid = 'no spaces please'\n[admin]\nlisten = '127.0.0.1:1'\nmax_connections = 0\n";
+        let problems = read(text).unwrap_err();
+        assert_eq!(problems.len(), 2, "{problems:#?}");
+        assert!(problems[0].place.ends_with("shopfloor.toml:2:1"), "{problems:#?}");
+        assert!(problems[1].place.ends_with("shopfloor.toml:7:1"), "{problems:#?}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let problems = read("[api]\nporrt = 1\n").unwrap_err();
+        assert!(
+            problems[0].text.contains("porrt") && problems[0].place.ends_with(":2:1"),
+            "{problems:#?}"
+        );
+    }
+}

@@ -1,0 +1,49 @@
+# `make run` is the first look, `make up` the same on real parts, `make test` everything that must hold.
+SHELL := /bin/bash
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# The binary takes every SHOPFLOOR_ variable as a setting; this one is the tests'.
+SHOPFLOOR := env -u SHOPFLOOR_REQUIRE_REAL $(TARGET)/release/shopfloor
+
+.PHONY: help run up test bench audit fmt lint compose-check kafka clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+run: ## the whole way in one process, nothing else to install; ARGS=--once stops by itself
+	@scripts/setup.sh run
+	cargo build --locked --release --bin shopfloor
+	@exec $(SHOPFLOOR) up $(ARGS)
+
+up: ## the same on real Kafka, HAProxy, two API processes and two gateways
+	@scripts/setup.sh up
+	cargo build --locked --release --bin shopfloor
+	@exec $(SHOPFLOOR) up --real $(ARGS)
+
+test: ## unit, property, integration and end to end, against real parts
+	@scripts/setup.sh test
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace
+
+bench: ## ingest throughput, in messages and bytes a second
+	cargo bench --locked -p shopfloor-benches $(ARGS)
+
+fmt: ## formats the code
+	cargo fmt --all
+
+lint: ## what CI denies
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+audit: ## licences, advisories and duplicates of the dependencies
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is not installed: cargo install --locked cargo-deny"; exit 1; }
+	cargo deny check
+
+compose-check: ## compose/ is valid, where Docker's compose plugin can say so
+	@scripts/compose-check.sh
+
+kafka: ## Apache Kafka's jars into .run/kafka/lib
+	@scripts/kafka-jars.sh
+
+clean: ## everything that was built, downloaded or stored
+	cargo clean
+	rm -rf .run

@@ -1,0 +1,121 @@
+//! Who a client is.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::config::AuthConfig;
+
+/// Decides on a CONNECT.
+#[derive(Debug)]
+pub(crate) struct Authenticator {
+    allow_anonymous: bool,
+    passwords: HashMap<String, String>,
+}
+
+/// Why a client is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AuthError {
+    #[error("the client gave no user name and anonymous clients are not allowed")]
+    Anonymous,
+    #[error("the user name or the password is wrong")]
+    BadCredentials,
+}
+
+impl Authenticator {
+    pub(crate) fn new(config: &AuthConfig) -> Self {
+        let passwords = config
+            .users
+            .iter()
+            .map(|user| (user.name.clone(), user.password.clone()))
+            .collect();
+        Self {
+            allow_anonymous: config.allow_anonymous,
+            passwords,
+        }
+    }
+
+    /// The authenticated user, `None` for an anonymous client. A client that gives a user name is held to it
+    /// unless no user is configured at all.
+    pub(crate) fn authenticate(
+        &self,
+        user: Option<String>,
+        password: Option<&Bytes>,
+    ) -> Result<Option<String>, AuthError> {
+        let Some(user) = user else {
+            return if self.allow_anonymous {
+                Ok(None)
+            } else {
+                Err(AuthError::Anonymous)
+            };
+        };
+        if self.passwords.is_empty() && self.allow_anonymous {
+            return Ok(None);
+        }
+        // The same work for an unknown user, so that the time tells nothing.
+        let expected = self.passwords.get(&user);
+        let given = password.map(Bytes::as_ref).unwrap_or_default();
+        let equal = equal_in_constant_time(expected.map_or("\0", String::as_str).as_bytes(), given);
+        if equal && expected.is_some() {
+            Ok(Some(user))
+        } else {
+            Err(AuthError::BadCredentials)
+        }
+    }
+}
+
+fn equal_in_constant_time(expected: &[u8], given: &[u8]) -> bool {
+    let differing = expected
+        .iter()
+        .zip(given.iter().chain(std::iter::repeat(&0)))
+        .fold(0, |differing, (expected, given)| differing | (expected ^ given));
+    std::hint::black_box(differing) == 0 && expected.len() == given.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::UserConfig;
+
+    fn authenticator(allow_anonymous: bool) -> Authenticator {
+        let users = vec![UserConfig {
+            name: "press".into(),
+            password: "geheim".into(),
+        }];
+        Authenticator::new(&AuthConfig {
+            allow_anonymous,
+            users,
+        })
+    }
+
+    #[test]
+    fn only_the_right_password_of_a_known_user_lets_in() {
+        let auth = authenticator(false);
+        let ask = |user: &str, password: &'static str| {
+            auth.authenticate(Some(user.into()), Some(&Bytes::from_static(password.as_bytes())))
+        };
+        assert_eq!(ask("press", "geheim"), Ok(Some("press".into())));
+        assert_eq!(ask("press", "geheim "), Err(AuthError::BadCredentials));
+        assert_eq!(ask("press", "gehei"), Err(AuthError::BadCredentials));
+        assert_eq!(ask("press", ""), Err(AuthError::BadCredentials));
+        assert_eq!(ask("nobody", "\0"), Err(AuthError::BadCredentials));
+        assert_eq!(
+            auth.authenticate(Some("press".into()), None),
+            Err(AuthError::BadCredentials)
+        );
+    }
+
+    #[test]
+    fn anonymous_clients_enter_only_where_the_config_says_so() {
+        assert_eq!(authenticator(true).authenticate(None, None), Ok(None));
+        assert_eq!(
+            authenticator(false).authenticate(None, None),
+            Err(AuthError::Anonymous)
+        );
+        assert_eq!(
+            authenticator(true).authenticate(Some("nobody".into()), None),
+            Err(AuthError::BadCredentials),
+            "a wrong name is no anonymous client"
+        );
+    }
+}

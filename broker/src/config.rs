@@ -1,0 +1,379 @@
+//! What the front can be told, with safe defaults.
+
+use serde::Deserialize;
+use shopfloor_runtime::Problem;
+use shopfloor_runtime::accept::ListenerConfig;
+use shopfloor_runtime::problem::check_range;
+
+/// The MQTT front.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BrokerConfig {
+    /// Where devices connect; 3.1.1 and 5 on each.
+    pub listeners: Vec<ListenerConfig>,
+    /// Time from the connection to a complete CONNECT.
+    pub connect_timeout_ms: u64,
+    /// Time without progress after which a client that does not read is closed.
+    pub write_timeout_ms: u64,
+    /// Time for receipts and last acknowledgements when the front stops.
+    pub drain_timeout_ms: u64,
+    /// Largest packet taken, fixed header included.
+    pub max_packet_bytes: usize,
+    /// Longest topic name or filter.
+    pub max_topic_bytes: usize,
+    /// Most levels of a topic name or filter.
+    pub max_topic_levels: usize,
+    /// Payload and topic bytes of one connection that wait for their receipts, before its socket is left unread.
+    pub max_unacknowledged_bytes: usize,
+    /// QoS 1 and 2 publishes that an MQTT 5 client may have unacknowledged.
+    pub receive_maximum: u16,
+    /// Topic aliases that an MQTT 5 client may set, and that are set towards one.
+    pub topic_alias_maximum: u16,
+    /// Longest keep-alive, 0 for none: an MQTT 5 client is told this one where it asks for more (or for none).
+    pub max_keep_alive_s: u16,
+    pub session: SessionConfig,
+    pub retained: RetainedConfig,
+    pub fanout: FanoutConfig,
+    pub auth: AuthConfig,
+}
+
+/// What is kept for a client.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionConfig {
+    /// Longest life of a session without a connection; also that of a 3.1.1 client with clean session off.
+    pub max_expiry_s: u32,
+    /// Sessions, connected or not; a further client is refused.
+    pub max_sessions: usize,
+    pub max_subscriptions: usize,
+    /// Messages that wait for one subscriber.
+    pub max_queued_messages: usize,
+    /// Their topic and payload bytes.
+    pub max_queued_bytes: usize,
+    /// QoS 1 and 2 messages sent to one subscriber and not acknowledged by it.
+    pub max_inflight: u16,
+}
+
+/// Retained messages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetainedConfig {
+    pub max_messages: usize,
+    pub max_bytes: usize,
+}
+
+/// The router behind QoS 0 deliveries.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FanoutConfig {
+    /// Distinct topic filters carried by the router; later ones are served without it. 0 turns it off.
+    pub max_filters: usize,
+    /// Memory of the router's log for one filter; what a slow reader has not read of it in time is dropped.
+    pub log_bytes_per_filter: usize,
+    /// Messages on their way to the router; further ones are dropped.
+    pub max_queued_messages: usize,
+}
+
+/// Who may connect.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthConfig {
+    /// Clients without a user name are let in.
+    pub allow_anonymous: bool,
+    pub users: Vec<UserConfig>,
+}
+
+/// One user.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserConfig {
+    pub name: String,
+    pub password: String,
+}
+
+impl std::fmt::Debug for UserConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserConfig")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            listeners: vec![ListenerConfig::new(([127, 0, 0, 1], 1883).into())],
+            connect_timeout_ms: 10_000,
+            write_timeout_ms: 30_000,
+            drain_timeout_ms: 10_000,
+            max_packet_bytes: 1024 * 1024,
+            max_topic_bytes: 1024,
+            max_topic_levels: 32,
+            max_unacknowledged_bytes: 1024 * 1024,
+            receive_maximum: 1024,
+            topic_alias_maximum: 32,
+            max_keep_alive_s: 0,
+            session: SessionConfig::default(),
+            retained: RetainedConfig::default(),
+            fanout: FanoutConfig::default(),
+            auth: AuthConfig::default(),
+        }
+    }
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            max_expiry_s: 7 * 24 * 3600,
+            max_sessions: 50_000,
+            max_subscriptions: 1_000,
+            max_queued_messages: 10_000,
+            max_queued_bytes: 8 * 1024 * 1024,
+            max_inflight: 100,
+        }
+    }
+}
+
+impl Default for RetainedConfig {
+    fn default() -> Self {
+        Self {
+            max_messages: 100_000,
+            max_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for FanoutConfig {
+    fn default() -> Self {
+        Self {
+            max_filters: 64,
+            log_bytes_per_filter: 1024 * 1024,
+            max_queued_messages: 20_000,
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// Appends every semantic problem; `at` is the path of this struct.
+    pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        if self.listeners.is_empty() {
+            out.push(Problem::new(
+                format!("{at}.listeners"),
+                "no listener: no device can connect",
+                "give one, such as [{ listen = \"0.0.0.0:1883\" }]",
+            ));
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            listener.problems(&format!("{at}.listeners[{index}]"), out);
+        }
+        check_range(
+            out,
+            format!("{at}.connect_timeout_ms"),
+            self.connect_timeout_ms,
+            100..=120_000,
+        );
+        check_range(
+            out,
+            format!("{at}.write_timeout_ms"),
+            self.write_timeout_ms,
+            100..=600_000,
+        );
+        check_range(
+            out,
+            format!("{at}.drain_timeout_ms"),
+            self.drain_timeout_ms,
+            0..=600_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_packet_bytes"),
+            self.max_packet_bytes,
+            1024..=268_435_460,
+        );
+        check_range(
+            out,
+            format!("{at}.max_topic_bytes"),
+            self.max_topic_bytes,
+            16..=65_535,
+        );
+        check_range(
+            out,
+            format!("{at}.max_topic_levels"),
+            self.max_topic_levels,
+            1..=200,
+        );
+        check_range(
+            out,
+            format!("{at}.max_unacknowledged_bytes"),
+            self.max_unacknowledged_bytes,
+            64 * 1024..=1024 * 1024 * 1024,
+        );
+        check_range(
+            out,
+            format!("{at}.receive_maximum"),
+            self.receive_maximum,
+            1..=u16::MAX,
+        );
+        self.session.problems(&format!("{at}.session"), out);
+        self.retained.problems(&format!("{at}.retained"), out);
+        self.fanout.problems(&format!("{at}.fanout"), out);
+        self.auth.problems(&format!("{at}.auth"), out);
+    }
+}
+
+impl SessionConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        check_range(
+            out,
+            format!("{at}.max_sessions"),
+            self.max_sessions,
+            1..=10_000_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_subscriptions"),
+            self.max_subscriptions,
+            1..=1_000_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_queued_messages"),
+            self.max_queued_messages,
+            1..=10_000_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_queued_bytes"),
+            self.max_queued_bytes,
+            1024..=16 * 1024 * 1024 * 1024,
+        );
+        check_range(out, format!("{at}.max_inflight"), self.max_inflight, 1..=10_000);
+    }
+}
+
+impl RetainedConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        check_range(
+            out,
+            format!("{at}.max_messages"),
+            self.max_messages,
+            0..=10_000_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_bytes"),
+            self.max_bytes,
+            0..=16 * 1024 * 1024 * 1024,
+        );
+    }
+}
+
+impl FanoutConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        check_range(out, format!("{at}.max_filters"), self.max_filters, 0..=10_000);
+        check_range(
+            out,
+            format!("{at}.log_bytes_per_filter"),
+            self.log_bytes_per_filter,
+            16 * 1024..=1024 * 1024 * 1024,
+        );
+        check_range(
+            out,
+            format!("{at}.max_queued_messages"),
+            self.max_queued_messages,
+            1..=10_000_000,
+        );
+    }
+}
+
+impl AuthConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        if !self.allow_anonymous && self.users.is_empty() {
+            out.push(Problem::new(
+                format!("{at}.users"),
+                "no user, and anonymous clients are refused: no device can connect",
+                "add users, or set allow_anonymous = true on a network that you trust",
+            ));
+        }
+        for (index, user) in self.users.iter().enumerate() {
+            if user.name.is_empty() || user.password.is_empty() {
+                out.push(Problem::new(
+                    format!("{at}.users[{index}]"),
+                    "the name or the password is empty",
+                    "give both",
+                ));
+            }
+            if self
+                .users
+                .iter()
+                .take(index)
+                .any(|earlier| earlier.name == user.name)
+            {
+                out.push(Problem::new(
+                    format!("{at}.users[{index}].name"),
+                    format!("{:?} is listed twice", user.name),
+                    "keep one of the two",
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_lets_nobody_in_and_says_so() {
+        let mut problems = Vec::new();
+        BrokerConfig::default().problems("mqtt", &mut problems);
+        assert_eq!(
+            problems.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(),
+            ["mqtt.auth.users"]
+        );
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_its_place() {
+        let user = UserConfig {
+            name: "press".into(),
+            password: String::new(),
+        };
+        let config = BrokerConfig {
+            listeners: Vec::new(),
+            max_packet_bytes: 1,
+            session: SessionConfig {
+                max_inflight: 0,
+                ..SessionConfig::default()
+            },
+            auth: AuthConfig {
+                allow_anonymous: false,
+                users: vec![user.clone(), user],
+            },
+            ..BrokerConfig::default()
+        };
+        let mut problems = Vec::new();
+        config.problems("mqtt", &mut problems);
+        let paths = problems.iter().map(|p| p.path.as_str()).collect::<Vec<_>>();
+        assert_eq!(
+            paths,
+            [
+                "mqtt.listeners",
+                "mqtt.max_packet_bytes",
+                "mqtt.session.max_inflight",
+                "mqtt.auth.users[0]",
+                "mqtt.auth.users[1]",
+                "mqtt.auth.users[1].name",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        let user = UserConfig {
+            name: "press".into(),
+            password: "geheim".into(),
+        };
+        assert!(!format!("{user:?}").contains("geheim"));
+    }
+}

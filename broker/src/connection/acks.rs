@@ -1,0 +1,249 @@
+//! Batches on their way through the store, and the acknowledgements that follow, in order.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+
+use super::handshake::Client;
+use super::intake::{Answer, Batch, Owed};
+use crate::codec::encode::{self, AckKind};
+use crate::codec::{Protocol, reason};
+use crate::hub::Hub;
+use crate::message::Message;
+use crate::session::{Received, SessionState};
+use crate::tap::{NotStored, Receipt, Refused, Tap, Verdict};
+
+/// What one connection has given to the store and not acknowledged yet.
+#[derive(Debug, Default)]
+pub(crate) struct Acks {
+    /// Not taken by the store so far.
+    waiting: VecDeque<Batch>,
+    /// Taken, their receipts open.
+    offered: VecDeque<Offered>,
+    /// Topic and payload bytes of both.
+    bytes: usize,
+    waiting_bytes: usize,
+    /// QoS 1 and 2 publishes of both.
+    messages: usize,
+}
+
+#[derive(Debug)]
+struct Offered {
+    /// `None` where no packet of the batch went to the store.
+    receipt: Option<Receipt>,
+    owed: Vec<Owed>,
+    copies: Vec<Arc<Message>>,
+    bytes: usize,
+}
+
+/// A stored batch.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    owed: Vec<Owed>,
+    copies: Vec<Arc<Message>>,
+    verdicts: Vec<Verdict>,
+}
+
+/// What an offer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// Nothing waits.
+    Done,
+    /// The store has no room now.
+    Busy,
+}
+
+impl Acks {
+    pub(crate) fn add(&mut self, batch: Batch) {
+        self.bytes += batch.bytes;
+        self.waiting_bytes += batch.bytes;
+        self.messages += batch.owed.iter().filter(|owed| owed.qos > 0).count();
+        self.waiting.push_back(batch);
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes that the store has not taken.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    pub(crate) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.offered.is_empty()
+    }
+
+    /// Offers what waits, oldest first.
+    pub(crate) fn offer(&mut self, tap: &dyn Tap) -> Result<Offer, NotStored> {
+        while let Some(batch) = self.waiting.front_mut() {
+            let receipt = if batch.messages.is_empty() {
+                None
+            } else {
+                match tap.offer(std::mem::take(&mut batch.messages)) {
+                    Ok(receipt) => Some(receipt),
+                    Err(Refused::Busy(messages)) => {
+                        batch.messages = messages;
+                        return Ok(Offer::Busy);
+                    }
+                    Err(Refused::Closed(_)) => return Err(NotStored),
+                }
+            };
+            if let Some(Batch {
+                owed, copies, bytes, ..
+            }) = self.waiting.pop_front()
+            {
+                self.waiting_bytes -= bytes;
+                self.offered.push_back(Offered {
+                    receipt,
+                    owed,
+                    copies,
+                    bytes,
+                });
+            }
+        }
+        Ok(Offer::Done)
+    }
+
+    /// The oldest offered batch, once it is stored. Pending where none is offered.
+    pub(crate) fn poll_stored(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stored, NotStored>> {
+        let Some(first) = self.offered.front_mut() else {
+            return Poll::Pending;
+        };
+        let verdicts = match &mut first.receipt {
+            Some(receipt) => ready!(Pin::new(receipt).poll(cx)),
+            None => Ok(Vec::new()),
+        };
+        let Some(Offered {
+            owed, copies, bytes, ..
+        }) = self.offered.pop_front()
+        else {
+            return Poll::Pending;
+        };
+        self.bytes -= bytes;
+        self.messages -= owed.iter().filter(|owed| owed.qos > 0).count();
+        let verdicts = verdicts?;
+        let expected = owed.iter().filter(|owed| owed.answer == Answer::Verdict).count();
+        if verdicts.len() != expected {
+            tracing::error!(
+                expected,
+                got = verdicts.len(),
+                "the store answered for another number of messages"
+            );
+            return Poll::Ready(Err(NotStored));
+        }
+        Poll::Ready(Ok(Stored {
+            owed,
+            copies,
+            verdicts,
+        }))
+    }
+
+    /// Forgets what the store has not taken: the client has no acknowledgement of it and repeats it.
+    pub(crate) fn forget_waiting(&mut self) {
+        for batch in std::mem::take(&mut self.waiting) {
+            self.bytes -= batch.bytes;
+            self.messages -= batch.owed.iter().filter(|owed| owed.qos > 0).count();
+        }
+        self.waiting_bytes = 0;
+    }
+}
+
+impl Stored {
+    /// Gives the copies to subscribers, settles QoS 2 in the session and writes the acknowledgements.
+    pub(crate) fn acknowledge(
+        self,
+        hub: &Hub,
+        client: &Client,
+        state: &mut SessionState,
+        out: &mut BytesMut,
+    ) {
+        for copy in &self.copies {
+            hub.dispatch(copy);
+        }
+        let mut verdicts = self.verdicts.into_iter();
+        let (mut stored, mut unrouted, mut dead_lettered) = (0, 0, 0);
+        for owed in self.owed {
+            let verdict = match owed.answer {
+                Answer::Verdict => verdicts.next().unwrap_or(Verdict::Stored),
+                Answer::Fixed(reason) => {
+                    acknowledge(client, state, out, owed, reason, None);
+                    continue;
+                }
+            };
+            if owed.qos == 0 {
+                continue;
+            }
+            match verdict {
+                Verdict::Stored => {
+                    stored += 1;
+                    acknowledge(client, state, out, owed, reason::SUCCESS, None);
+                }
+                Verdict::Unrouted => {
+                    unrouted += 1;
+                    acknowledge(client, state, out, owed, reason::SUCCESS, None);
+                }
+                Verdict::DeadLettered { reason: text } => {
+                    dead_lettered += 1;
+                    acknowledge(
+                        client,
+                        state,
+                        out,
+                        owed,
+                        reason::PAYLOAD_FORMAT_INVALID,
+                        Some(&text),
+                    );
+                }
+            }
+        }
+        hub.metrics.acknowledged_stored.increment(stored);
+        hub.metrics.acknowledged_unrouted.increment(unrouted);
+        hub.metrics.acknowledged_dead_lettered.increment(dead_lettered);
+    }
+}
+
+fn acknowledge(
+    client: &Client,
+    state: &mut SessionState,
+    out: &mut BytesMut,
+    owed: Owed,
+    reason: u8,
+    text: Option<&str>,
+) {
+    // 3.1.1 knows no refusal: to it a refused message is done with, like a stored one.
+    let refused = client.protocol == Protocol::V5 && reason >= reason::UNSPECIFIED;
+    let kind = match owed.qos {
+        0 => return,
+        1 => AckKind::PubAck,
+        _ => {
+            if refused {
+                // The exchange ends here: no PUBREL comes.
+                state.received.remove(&owed.packet_id);
+            } else {
+                state.received.insert(owed.packet_id, Received::Stored);
+            }
+            AckKind::PubRec
+        }
+    };
+    let text = text.filter(|_| client.problem_information);
+    encode::ack(
+        out,
+        client.protocol,
+        kind,
+        owed.packet_id,
+        reason,
+        text,
+        client.max_packet_bytes,
+    );
+}

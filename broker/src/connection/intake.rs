@@ -1,0 +1,182 @@
+//! PUBLISH packets to batches for the store.
+
+use std::sync::Arc;
+
+use crate::codec::{DecodeError, Publish, reason};
+use crate::hub::Hub;
+use crate::message::{Message, now_ms};
+use crate::session::{Received, SessionState};
+use crate::tap::{Published, Publisher, Topic};
+
+/// Publishes of one read, with what is owed for each.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) messages: Vec<Published>,
+    /// In the order of the packets; those with `Answer::Verdict` are in the order of `messages`.
+    pub(crate) owed: Vec<Owed>,
+    /// Copies for subscribers, given out once the batch is stored.
+    pub(crate) copies: Vec<Arc<Message>>,
+    /// Topic and payload bytes.
+    pub(crate) bytes: usize,
+}
+
+/// The acknowledgement that one packet waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owed {
+    pub(crate) packet_id: u16,
+    pub(crate) qos: u8,
+    pub(crate) answer: Answer,
+}
+
+/// Where its reason code comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Verdict,
+    /// The packet was not given to the store: a repeated QoS 2 publish, or one that the front refused.
+    Fixed(u8),
+}
+
+/// Collects the batches of one connection.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    publisher: Arc<Publisher>,
+    session_key: u64,
+    aliases: Vec<Option<Topic>>,
+    batch: Batch,
+    received_ms: i64,
+    last_topic: Option<LastTopic>,
+}
+
+/// Devices publish on few topics: whether the last one has subscribers is remembered until subscriptions change.
+#[derive(Debug)]
+struct LastTopic {
+    topic: Topic,
+    generation: u64,
+    subscribed: bool,
+}
+
+impl Intake {
+    pub(crate) fn new(publisher: Arc<Publisher>, session_key: u64) -> Self {
+        Self {
+            publisher,
+            session_key,
+            aliases: Vec::new(),
+            batch: Batch::default(),
+            received_ms: 0,
+            last_topic: None,
+        }
+    }
+
+    /// Begins a read: its messages carry this moment as their reception time.
+    pub(crate) fn begin(&mut self) {
+        self.received_ms = now_ms();
+    }
+
+    /// Takes one publish in. Gives back the batch before it, where that is full.
+    pub(crate) fn publish(
+        &mut self,
+        hub: &Hub,
+        state: &mut SessionState,
+        publish: Publish,
+    ) -> Result<Option<Batch>, DecodeError> {
+        let topic = self.resolve_alias(hub, publish.topic, publish.topic_alias)?;
+        let limits = &hub.config;
+        hub.metrics
+            .publishes
+            .get(usize::from(publish.qos))
+            .inspect(|counter| counter.increment(1));
+        hub.metrics.publish_bytes.increment(publish.payload.len() as u64);
+        let mut owed = Owed {
+            packet_id: publish.packet_id,
+            qos: publish.qos,
+            answer: Answer::Verdict,
+        };
+        if !crate::topics::within_limits(topic.as_str(), limits.max_topic_bytes, limits.max_topic_levels)
+            || topic.as_str().starts_with('$')
+        {
+            owed.answer = Answer::Fixed(reason::TOPIC_NAME_INVALID);
+        } else if publish.qos == 2 {
+            match state.received.get(&publish.packet_id) {
+                // Its acknowledgement is under way already.
+                Some(Received::Pending) => return Ok(None),
+                Some(Received::Stored) => owed.answer = Answer::Fixed(reason::SUCCESS),
+                None => drop(state.received.insert(publish.packet_id, Received::Pending)),
+            }
+        }
+        if owed.answer != Answer::Verdict {
+            self.batch.owed.push(owed);
+            return Ok(None);
+        }
+        let message = Published {
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: publish.properties,
+            publisher: Arc::clone(&self.publisher),
+            received_ms: self.received_ms,
+        };
+        let bytes = message.topic.as_bytes().len() + message.payload.len();
+        let full = (!self.batch.messages.is_empty() && self.batch.bytes + bytes > hub.tap.max_batch_bytes())
+            .then(|| std::mem::take(&mut self.batch));
+        if message.retain || self.is_subscribed(hub, &message.topic) {
+            self.batch
+                .copies
+                .push(Arc::new(Message::copy_of(&message, self.session_key)));
+        }
+        self.batch.bytes += bytes;
+        self.batch.messages.push(message);
+        self.batch.owed.push(owed);
+        Ok(full)
+    }
+
+    /// The batch that has been collected, if anything has.
+    pub(crate) fn take(&mut self) -> Option<Batch> {
+        (!self.batch.owed.is_empty()).then(|| std::mem::take(&mut self.batch))
+    }
+
+    fn resolve_alias(&mut self, hub: &Hub, topic: Topic, alias: Option<u16>) -> Result<Topic, DecodeError> {
+        let Some(alias) = alias else { return Ok(topic) };
+        if alias > hub.config.topic_alias_maximum {
+            return Err(DecodeError {
+                reason: reason::TOPIC_ALIAS_INVALID,
+                rule: "a topic alias over the maximum",
+            });
+        }
+        let at = usize::from(alias);
+        if self.aliases.len() <= at {
+            self.aliases.resize(at + 1, None);
+        }
+        let Some(slot) = self.aliases.get_mut(at) else {
+            return Ok(topic);
+        };
+        if topic.as_bytes().is_empty() {
+            return slot
+                .clone()
+                .ok_or(DecodeError::protocol("a topic alias that was never set"));
+        }
+        // Copied: an alias lives as long as its connection and must not keep the read buffer.
+        *slot = Some(Topic::from(topic.as_str()));
+        Ok(topic)
+    }
+
+    fn is_subscribed(&mut self, hub: &Hub, topic: &Topic) -> bool {
+        if hub.subscriptions.is_empty() {
+            return false;
+        }
+        let generation = hub.subscriptions.generation();
+        if let Some(last) = &self.last_topic
+            && last.generation == generation
+            && last.topic == *topic
+        {
+            return last.subscribed;
+        }
+        let subscribed = hub.subscriptions.any(topic.as_str());
+        self.last_topic = Some(LastTopic {
+            topic: Topic::from(topic.as_str()),
+            generation,
+            subscribed,
+        });
+        subscribed
+    }
+}

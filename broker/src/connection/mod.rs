@@ -1,0 +1,478 @@
+//! One device connection, from its first byte to what it leaves behind.
+//!
+//! - [`buffer`]: the read buffer.
+//! - [`handshake`]: CONNECT to CONNACK.
+//! - [`intake`]: PUBLISH packets to batches for the store.
+//! - [`acks`]: batches to acknowledgements, in order, after their receipts.
+//! - [`subscribe`]: SUBSCRIBE and UNSUBSCRIBE.
+//! - [`outgoing`]: messages to the client and its acknowledgements of them.
+//! - [`close`]: why a connection ends.
+//!
+//! One task serves one connection; it alone touches the session's state. Nothing in it waits for one thing only:
+//! while the store has no room, PINGREQ is still answered and subscribers still get their messages.
+
+mod acks;
+mod buffer;
+mod close;
+mod handshake;
+mod intake;
+mod outgoing;
+mod subscribe;
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, Sleep};
+
+use crate::codec::encode;
+use crate::codec::{DecodeError, Disconnect, Frame, Packet, Protocol, decode, frame, reason};
+use crate::hub::Hub;
+use crate::mailbox::Order;
+use crate::metrics;
+use crate::session::{Session, SessionState};
+use crate::tap::NotStored;
+use acks::{Acks, Offer, Stored};
+use buffer::ReadBuffer;
+use close::Close;
+use handshake::{Admitted, Client, handshake};
+use intake::Intake;
+use outgoing::Outgoing;
+
+/// Bytes towards the client beyond which nothing more is read or delivered until it has read some.
+const MAX_OUT_BYTES: usize = 64 * 1024;
+/// Bytes read on while the store has no room, so that a PINGREQ behind a few publishes is found.
+const MAX_READ_WHILE_BUSY_BYTES: usize = 64 * 1024;
+/// Time without traffic after which a large read buffer is given back.
+const IDLE: Duration = Duration::from_secs(1);
+/// Time for a last packet to a client that is closed.
+const LAST_WRITE: Duration = Duration::from_secs(1);
+/// Time for the receipts of a connection that has ended.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Serves one accepted connection until it has ended and what it leaves behind is settled.
+pub(crate) async fn serve<S>(hub: Arc<Hub>, mut stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Boxed: the handshake's state is large and short-lived, an idle connection should not carry it.
+    let Some(admitted) = Box::pin(handshake(&hub, &mut stream, peer)).await else {
+        return;
+    };
+    hub.metrics.connected.increment(1.0);
+    let mut connection = Connection::new(Arc::clone(&hub), stream, admitted);
+    let close = connection.run().await;
+    hub.metrics.connected.decrement(1.0);
+    metrics::closed(close.kind());
+    tracing::debug!(%peer, client = connection.session.client_id, reason = close.kind(), "connection ended: {close}");
+    Box::pin(connection.end(close)).await;
+}
+
+struct Connection<S> {
+    hub: Arc<Hub>,
+    stream: S,
+    client: Client,
+    session: Arc<Session>,
+    state: OwnedMutexGuard<SessionState>,
+    input: ReadBuffer,
+    out: BytesMut,
+    intake: Intake,
+    acks: Acks,
+    outgoing: Outgoing,
+    last_read: Instant,
+    last_write: Instant,
+}
+
+/// What the connection's task woke up for.
+enum Wake {
+    Read(usize),
+    Stored(Result<Stored, NotStored>),
+    /// The store may have room again.
+    Room,
+    Mail,
+    Order(Order),
+    Timer,
+    Gone,
+}
+
+type Room<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(hub: Arc<Hub>, stream: S, admitted: Admitted) -> Self {
+        let Admitted {
+            client,
+            input,
+            out,
+            session,
+            state,
+            publisher,
+        } = admitted;
+        let now = Instant::now();
+        Self {
+            intake: Intake::new(publisher, session.key),
+            acks: Acks::default(),
+            outgoing: Outgoing::new(),
+            last_read: now,
+            last_write: now,
+            hub,
+            stream,
+            client,
+            session,
+            state,
+            input,
+            out,
+        }
+    }
+
+    async fn run(&mut self) -> Close {
+        let hub = Arc::clone(&self.hub);
+        let mut room: Option<Room<'_>> = None;
+        let mut timer = pin!(tokio::time::sleep_until(self.deadline()));
+        self.outgoing.resume(&self.client, &mut self.state, &mut self.out);
+        if hub.stop.is_cancelled() {
+            return Close::ShutDown;
+        }
+        // What came right behind CONNECT.
+        let mut step = self.take_packets();
+        loop {
+            if let Err(close) = step {
+                return close;
+            }
+            if room.is_none() {
+                match self.acks.offer(&*hub.tap) {
+                    Ok(Offer::Done) => {}
+                    Ok(Offer::Busy) => {
+                        hub.metrics.stalled.increment(1);
+                        room = Some(hub.tap.room());
+                    }
+                    Err(NotStored) => return Close::NotStored,
+                }
+            }
+            let wake = poll_fn(|cx| self.poll_wake(cx, &mut room, timer.as_mut())).await;
+            step = match wake {
+                Wake::Read(_count) => {
+                    self.last_read = Instant::now();
+                    self.take_packets()
+                }
+                Wake::Stored(stored) => self.stored(stored),
+                Wake::Room => {
+                    room = None;
+                    Ok(())
+                }
+                Wake::Mail => {
+                    self.deliver();
+                    Ok(())
+                }
+                Wake::Order(Order::TakenOver) => Err(Close::TakenOver),
+                Wake::Order(Order::ShutDown) => Err(Close::ShutDown),
+                Wake::Order(Order::QueueFull) => Err(Close::QueueFull),
+                Wake::Timer => self.check_time(),
+                Wake::Gone => Err(Close::PeerGone),
+            };
+            if self.deadline() < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(self.deadline());
+            }
+        }
+    }
+
+    /// Writes what it can, then gives the first thing that there is to do.
+    fn poll_wake(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut Option<Room<'_>>,
+        timer: Pin<&mut Sleep>,
+    ) -> Poll<Wake> {
+        if self.poll_write(cx).is_err() {
+            return Poll::Ready(Wake::Gone);
+        }
+        if let Poll::Ready(stored) = self.acks.poll_stored(cx) {
+            return Poll::Ready(Wake::Stored(stored));
+        }
+        if let Some(waiting) = room
+            && waiting.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Wake::Room);
+        }
+        // Until it is pending, so that the waker is registered.
+        while let Poll::Ready(order) = self.session.mailbox.poll_signal(cx) {
+            self.outgoing.mail = true;
+            if let Some(order) = order {
+                return Poll::Ready(Wake::Order(order));
+            }
+        }
+        if self.outgoing.mail && self.may_deliver() {
+            return Poll::Ready(Wake::Mail);
+        }
+        if self.may_read()
+            && let Poll::Ready(read) = self.input.poll_fill(&mut self.stream, cx)
+        {
+            return Poll::Ready(match read {
+                Ok(0) | Err(_) => Wake::Gone,
+                Ok(count) => Wake::Read(count),
+            });
+        }
+        timer.poll(cx).map(|()| Wake::Timer)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), ()> {
+        while !self.out.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.out.advance(count);
+                    self.last_write = Instant::now();
+                }
+                Poll::Ready(_) => return Err(()),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        if self.out.capacity() > 0 {
+            // Emptied: keep a useful size under load, nothing while idle.
+            if self.out.capacity() > MAX_OUT_BYTES || !self.out.try_reclaim(MIN_OUT_BYTES) {
+                self.out = BytesMut::new();
+            } else {
+                self.out.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn may_read(&self) -> bool {
+        self.out.len() < MAX_OUT_BYTES
+            && self.acks.bytes() < self.hub.config.max_unacknowledged_bytes
+            && self.acks.waiting_bytes() < MAX_READ_WHILE_BUSY_BYTES
+    }
+
+    fn may_deliver(&self) -> bool {
+        self.out.len() < MAX_OUT_BYTES && Outgoing::has_window(&self.hub, &self.client, &self.state)
+    }
+
+    fn deliver(&mut self) {
+        let Self {
+            hub,
+            client,
+            session,
+            state,
+            out,
+            outgoing,
+            ..
+        } = self;
+        outgoing.deliver(hub, client, session, state, out, MAX_OUT_BYTES);
+    }
+
+    /// When there is something to check next.
+    fn deadline(&self) -> Instant {
+        let unread = (!self.out.is_empty())
+            .then(|| self.last_write + Duration::from_millis(self.hub.config.write_timeout_ms));
+        let silent = self.client.silence.map(|silence| self.last_read + silence);
+        let large = self.input.is_large().then(|| self.last_read + IDLE);
+        let never = || Instant::now() + Duration::from_secs(24 * 3600);
+        unread
+            .into_iter()
+            .chain(silent)
+            .chain(large)
+            .min()
+            .unwrap_or_else(never)
+    }
+
+    fn check_time(&mut self) -> Result<(), Close> {
+        let now = Instant::now();
+        if !self.out.is_empty() {
+            let timeout = Duration::from_millis(self.hub.config.write_timeout_ms);
+            if now >= self.last_write + timeout {
+                return Err(Close::WriteStalled);
+            }
+        }
+        if now >= self.last_read + IDLE {
+            self.input.shrink();
+        }
+        if !self.may_read() {
+            // Nothing is read, so nothing can be missed.
+            self.last_read = now;
+        }
+        match self.client.silence {
+            Some(silence) if now >= self.last_read + silence => Err(Close::KeepAlive),
+            _ => Ok(()),
+        }
+    }
+
+    fn stored(&mut self, stored: Result<Stored, NotStored>) -> Result<(), Close> {
+        let Self {
+            hub,
+            client,
+            state,
+            out,
+            ..
+        } = self;
+        stored
+            .map_err(|NotStored| Close::NotStored)?
+            .acknowledge(hub, client, state, out);
+        Ok(())
+    }
+
+    /// Handles every complete packet that was read; what they publish becomes batches.
+    fn take_packets(&mut self) -> Result<(), Close> {
+        let (chunk, error) = self.input.take_complete();
+        self.intake.begin();
+        let mut at = 0;
+        let mut step = Ok(());
+        while step.is_ok()
+            && let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty())
+        {
+            let Ok(Frame::Complete { header, total }) = frame(rest, usize::MAX) else {
+                break;
+            };
+            step = decode(&chunk, at..at + total, header, self.client.protocol)
+                .map_err(Close::from)
+                .and_then(|packet| self.packet(packet));
+            at += total;
+        }
+        if let Some(batch) = self.intake.take() {
+            self.acks.add(batch);
+        }
+        step?;
+        if self.client.protocol == Protocol::V5
+            && self.acks.messages() > usize::from(self.hub.config.receive_maximum)
+        {
+            return Err(Close::Protocol(DecodeError {
+                reason: reason::RECEIVE_MAXIMUM_EXCEEDED,
+                rule: "more unacknowledged publishes than the receive maximum",
+            }));
+        }
+        error.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn packet(&mut self, packet: Packet) -> Result<(), Close> {
+        let Self {
+            hub,
+            client,
+            session,
+            state,
+            out,
+            ..
+        } = self;
+        match packet {
+            Packet::Publish(publish) => {
+                if let Some(full) = self.intake.publish(hub, state, publish)? {
+                    self.acks.add(full);
+                }
+            }
+            Packet::PubAck(ack) => outgoing::puback(state, ack),
+            Packet::PubRec(ack) => outgoing::pubrec(client, state, ack, out)?,
+            Packet::PubRel(ack) => outgoing::pubrel(client, state, ack, out),
+            Packet::PubComp(ack) => outgoing::pubcomp(state, ack),
+            Packet::Subscribe(subscribe) => {
+                subscribe::subscribe(hub, client, session, state, subscribe, out)?
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                subscribe::unsubscribe(hub, client, session, state, &unsubscribe, out)?;
+            }
+            Packet::PingReq => encode::pingresp(out),
+            Packet::Disconnect(disconnect) => return Err(self.disconnect(disconnect)),
+            Packet::Connect(_) => return Err(DecodeError::protocol("a second CONNECT").into()),
+            Packet::Auth => return Err(DecodeError::protocol("AUTH without an authentication method").into()),
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self, disconnect: Disconnect) -> Close {
+        if let Some(expiry_s) = disconnect.session_expiry_s {
+            if self.client.ends_with_connection && expiry_s > 0 {
+                return DecodeError::protocol("a session expiry in DISCONNECT after none in CONNECT").into();
+            }
+            self.state.expiry_s = expiry_s.min(self.hub.config.session.max_expiry_s);
+        }
+        let with_will = disconnect.reason != reason::SUCCESS;
+        if !with_will {
+            self.state.will = None;
+        }
+        Close::ByClient { with_will }
+    }
+
+    /// Tells the client, settles what is with the store, and lets go of the session.
+    async fn end(mut self, close: Close) {
+        if close == Close::ShutDown {
+            self.drain().await;
+        }
+        if let Some(reason) = close.reason()
+            && self.client.protocol == Protocol::V5
+        {
+            let text = close.text().filter(|_| self.client.problem_information);
+            encode::disconnect(&mut self.out, reason, text, self.client.max_packet_bytes);
+        }
+        if !self.out.is_empty() && !matches!(close, Close::PeerGone | Close::WriteStalled) {
+            let _gone = tokio::time::timeout(LAST_WRITE, self.stream.write_all_buf(&mut self.out)).await;
+        }
+        let _gone = tokio::time::timeout(LAST_WRITE, self.stream.shutdown()).await;
+        let Self {
+            hub,
+            stream,
+            client,
+            session,
+            mut state,
+            mut acks,
+            ..
+        } = self;
+        // The device's socket is closed now; what follows concerns the session only.
+        drop(stream);
+        settle(&hub, &client, &mut state, &mut acks).await;
+        if !close.publishes_will() {
+            state.will = None;
+        }
+        if state.expiry_s == 0 {
+            hub.end_session(&session, &mut state);
+        } else {
+            hub.leave_behind(&session, &mut state);
+        }
+    }
+
+    /// Waits for the receipts of everything taken and writes their acknowledgements.
+    async fn drain(&mut self) {
+        let deadline = Instant::now() + Duration::from_millis(self.hub.config.drain_timeout_ms);
+        while !self.acks.is_empty() {
+            let next = tokio::time::timeout_at(deadline, next_stored(&self.hub, &mut self.acks)).await;
+            let Ok(Ok(stored)) = next else { return };
+            stored.acknowledge(&self.hub, &self.client, &mut self.state, &mut self.out);
+        }
+    }
+}
+
+/// Below this an emptied write buffer is kept.
+const MIN_OUT_BYTES: usize = 256;
+
+/// Sees to it that what was read is offered and what was offered is counted in the session: a QoS 2 message that
+/// is stored must not be stored again when the client repeats it, and one that is not must.
+async fn settle(hub: &Hub, client: &Client, state: &mut SessionState, acks: &mut Acks) {
+    let deadline = Instant::now() + SETTLE;
+    let mut unsent = BytesMut::new();
+    while !acks.is_empty() {
+        match tokio::time::timeout_at(deadline, next_stored(hub, acks)).await {
+            Ok(Ok(stored)) => stored.acknowledge(hub, client, state, &mut unsent),
+            // Later batches may be stored all the same; none may be offered past a lost one.
+            Ok(Err(NotStored)) => acks.forget_waiting(),
+            Err(_elapsed) => return,
+        }
+    }
+}
+
+async fn next_stored(hub: &Hub, acks: &mut Acks) -> Result<Stored, NotStored> {
+    loop {
+        let offer = acks.offer(&*hub.tap)?;
+        if offer == Offer::Done || !acks.is_waiting() {
+            return poll_fn(|cx| acks.poll_stored(cx)).await;
+        }
+        let mut room = hub.tap.room();
+        let stored = poll_fn(|cx| match acks.poll_stored(cx) {
+            Poll::Ready(stored) => Poll::Ready(Some(stored)),
+            Poll::Pending => room.as_mut().poll(cx).map(|()| None),
+        });
+        if let Some(stored) = stored.await {
+            return stored;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::handshake::Client;
+use crate::codec::encode;
+use crate::codec::{DecodeError, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, reason};
+use crate::hub::Hub;
+use crate::session::{Session, SessionState, Subscribed};
+use crate::subscriptions::Subscription;
+use crate::topics;
+
+/// Makes the subscriptions, answers, then sends what is retained for them.
+pub(crate) fn subscribe(
+    hub: &Hub,
+    client: &Client,
+    session: &Arc<Session>,
+    state: &mut SessionState,
+    subscribe: Subscribe,
+    out: &mut BytesMut,
+) -> Result<(), DecodeError> {
+    for (filter, options) in &subscribe.filters {
+        check(filter, *options)?;
+    }
+    let mut retained = Vec::new();
+    let mut codes = Vec::with_capacity(subscribe.filters.len());
+    for (filter, options) in &subscribe.filters {
+        codes.push(match refusal(hub, state, filter) {
+            Some(reason) => reason,
+            None => {
+                let subscribed = Subscribed {
+                    options: *options,
+                    id: subscribe.subscription_id,
+                };
+                let new = state.filters.insert(filter.clone(), subscribed).is_none();
+                let shared = matches!(topics::split_share(filter), Some((Some(_), _)));
+                if !shared && wants_retained(*options, new) {
+                    retained.push((filter, *options));
+                }
+                options.qos
+            }
+        });
+    }
+    // The router first: whoever finds a subscription in the tree finds it carried.
+    hub.fanout.update(session, &state.filters);
+    for (filter, _) in &subscribe.filters {
+        if let Some(Subscribed { options, id }) = state.filters.get(filter).copied() {
+            hub.subscriptions.insert(
+                filter,
+                Subscription {
+                    session: Arc::clone(session),
+                    options,
+                    id,
+                },
+            );
+        }
+    }
+    encode::suback(out, client.protocol, subscribe.packet_id, &codes);
+    for (filter, options) in retained {
+        hub.send_retained(session, filter, options, subscribe.subscription_id);
+    }
+    Ok(())
+}
+
+/// Filters that no server may accept end the connection, as they do with Mosquitto.
+fn check(filter: &str, options: SubscribeOptions) -> Result<(), DecodeError> {
+    match topics::split_share(filter) {
+        Some((group, filter)) if topics::is_filter(filter) => {
+            if group.is_some() && options.no_local {
+                return Err(DecodeError::protocol(
+                    "a shared subscription with the no-local option",
+                ));
+            }
+            Ok(())
+        }
+        _ => Err(DecodeError::malformed("an invalid topic filter")),
+    }
+}
+
+/// Filters that are over this server's limits are refused one by one.
+fn refusal(hub: &Hub, state: &SessionState, filter: &str) -> Option<u8> {
+    if !topics::within_limits(filter, hub.config.max_topic_bytes, hub.config.max_topic_levels) {
+        return Some(reason::TOPIC_FILTER_INVALID);
+    }
+    let full =
+        state.filters.len() >= hub.config.session.max_subscriptions && !state.filters.contains_key(filter);
+    full.then_some(reason::QUOTA_EXCEEDED)
+}
+
+fn wants_retained(options: SubscribeOptions, new: bool) -> bool {
+    match options.retain_handling {
+        RetainHandling::Always => true,
+        RetainHandling::OnlyIfNew => new,
+        RetainHandling::Never => false,
+    }
+}
+
+/// Removes the subscriptions and answers, also for those that were never made.
+pub(crate) fn unsubscribe(
+    hub: &Hub,
+    client: &Client,
+    session: &Arc<Session>,
+    state: &mut SessionState,
+    unsubscribe: &Unsubscribe,
+    out: &mut BytesMut,
+) -> Result<(), DecodeError> {
+    let mut codes = Vec::with_capacity(unsubscribe.filters.len());
+    for filter in &unsubscribe.filters {
+        check(filter, SubscribeOptions::default())?;
+        let existed = state.filters.remove(filter).is_some() && hub.subscriptions.remove(filter, session.key);
+        codes.push(if existed {
+            reason::SUCCESS
+        } else {
+            reason::NO_SUBSCRIPTION_EXISTED
+        });
+    }
+    hub.fanout.update(session, &state.filters);
+    encode::unsuback(out, client.protocol, unsubscribe.packet_id, &codes);
+    Ok(())
+}

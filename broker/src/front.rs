@@ -1,0 +1,73 @@
+//! The front as the binary sees it: listeners in, device connections served, drained at the end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shopfloor_runtime::accept::{Accepted, Listener};
+use shopfloor_runtime::shutdown::drain;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::BrokerConfig;
+use crate::connection;
+use crate::hub::Hub;
+use crate::mailbox::Order;
+use crate::tap::Tap;
+
+/// The MQTT front over one store.
+#[derive(Debug, Clone)]
+pub struct Front {
+    hub: Arc<Hub>,
+}
+
+impl Front {
+    /// A front that hands every publish to `tap` and serves until `stop`.
+    pub fn new(config: BrokerConfig, tap: Arc<dyn Tap>, stop: CancellationToken) -> Self {
+        Self {
+            hub: Arc::new(Hub::new(config, tap, stop)),
+        }
+    }
+
+    /// Binds the configured listeners, so that their addresses are known and their errors seen before serving.
+    pub async fn bind(&self) -> io::Result<Vec<Listener>> {
+        let mut listeners = Vec::new();
+        for config in &self.hub.config.listeners {
+            listeners.push(Listener::bind("mqtt", config.clone()).await?);
+        }
+        Ok(listeners)
+    }
+
+    /// Serves `listeners` until the stop token, then drains: nothing more is read, what was taken is acknowledged
+    /// once it is stored, MQTT 5 clients are told, connections close. False where some did not end in time.
+    pub async fn serve(&self, listeners: Vec<Listener>) -> bool {
+        let hub = &self.hub;
+        for listener in listeners {
+            let front = self.clone();
+            let accepting = listener.serve(hub.stop.clone(), hub.tasks.clone(), move |accepted: Accepted| {
+                let front = front.clone();
+                async move { front.serve_stream(accepted.stream, accepted.peer).await }
+            });
+            hub.tasks.spawn(accepting);
+        }
+        hub.stop.cancelled().await;
+        hub.registry.order_all(Order::ShutDown);
+        // Receipts have their time, then last packets, sessions and wills have theirs.
+        let deadline = Duration::from_millis(hub.config.drain_timeout_ms) + Duration::from_secs(10);
+        drain(&hub.tasks, deadline).await
+    }
+
+    /// Serves one connection that something else has accepted; `peer` is the device's own address.
+    pub async fn serve_stream<S>(&self, stream: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        connection::serve(Arc::clone(&self.hub), stream, peer).await;
+    }
+
+    /// Sessions, connected or not.
+    pub fn sessions(&self) -> usize {
+        self.hub.registry.len()
+    }
+}

@@ -1,0 +1,264 @@
+//! What waits for one subscriber, within bounds, and the orders to the connection that serves it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+
+use crate::config::SessionConfig;
+use crate::message::Delivery;
+use crate::metrics;
+
+/// An order to the connection that holds the session. The later one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Another connection has come with the same client id.
+    TakenOver,
+    /// The front stops.
+    ShutDown,
+    /// More QoS 1 and 2 messages came than the bounds allow.
+    QueueFull,
+}
+
+/// Bounded queue towards one session. Pushing never waits.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    inner: Mutex<Inner>,
+    /// Something changed since the connection last looked.
+    signalled: AtomicBool,
+    waker: AtomicWaker,
+    max_messages: usize,
+    max_bytes: usize,
+    /// Counts the connections that have claimed the session: only the latest may have it.
+    claims: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: VecDeque<Delivery>,
+    bytes: usize,
+    reader: Reader,
+    order: Option<Order>,
+}
+
+/// Who reads the mailbox.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    #[default]
+    Offline,
+    Online {
+        /// MQTT 5 clients can be told why they are disconnected.
+        v5: bool,
+    },
+}
+
+impl Mailbox {
+    pub(crate) fn new(config: &SessionConfig) -> Self {
+        Self {
+            inner: Mutex::default(),
+            signalled: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            max_messages: config.max_queued_messages,
+            max_bytes: config.max_queued_bytes,
+            claims: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every critical section leaves the queue whole, so a panic elsewhere spoils nothing.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a copy, or drops it where there is no room (counted).
+    pub(crate) fn push(&self, delivery: Delivery) {
+        let mut inner = self.lock();
+        if inner.reader == Reader::Offline && delivery.qos == 0 {
+            drop(inner);
+            return metrics::dropped("offline_qos0");
+        }
+        let bytes = delivery.message.bytes();
+        let full = inner.queue.len() >= self.max_messages || inner.bytes + bytes > self.max_bytes;
+        if full {
+            let tell = delivery.qos > 0 && inner.reader == (Reader::Online { v5: true });
+            if tell && inner.order.is_none() {
+                inner.order = Some(Order::QueueFull);
+            }
+            drop(inner);
+            metrics::dropped(if delivery.qos == 0 {
+                "queue_full_qos0"
+            } else {
+                "queue_full"
+            });
+            return self.signal();
+        }
+        inner.bytes += bytes;
+        inner.queue.push_back(delivery);
+        drop(inner);
+        self.signal();
+    }
+
+    /// The oldest copy.
+    pub(crate) fn pop(&self) -> Option<Delivery> {
+        let mut inner = self.lock();
+        let delivery = inner.queue.pop_front()?;
+        inner.bytes -= delivery.message.bytes();
+        Some(delivery)
+    }
+
+    /// Whether a further copy would find room and a reader; shared subscriptions ask it.
+    pub(crate) fn takes_more(&self) -> bool {
+        let inner = self.lock();
+        inner.reader != Reader::Offline
+            && inner.queue.len() < self.max_messages
+            && inner.bytes < self.max_bytes
+    }
+
+    /// Announces a new connection to the one that holds the session; the returned number is its claim.
+    pub(crate) fn claim(&self) -> u64 {
+        let claim = self.claims.fetch_add(1, Ordering::SeqCst) + 1;
+        self.order(Order::TakenOver);
+        claim
+    }
+
+    /// The connection with `claim` begins to read. False where a later one has claimed the session since.
+    pub(crate) fn attach(&self, claim: u64, v5: bool) -> bool {
+        {
+            let mut inner = self.lock();
+            inner.order = None;
+            inner.reader = Reader::Online { v5 };
+        }
+        // A claim after this look finds the order cleared already and sets it again.
+        self.is_latest(claim)
+    }
+
+    pub(crate) fn is_latest(&self, claim: u64) -> bool {
+        self.claims.load(Ordering::SeqCst) == claim
+    }
+
+    /// The connection has gone; QoS 0 copies are not kept.
+    pub(crate) fn detach(&self) {
+        let mut inner = self.lock();
+        inner.reader = Reader::Offline;
+        inner.queue.retain(|delivery| delivery.qos > 0);
+        inner.bytes = inner.queue.iter().map(|delivery| delivery.message.bytes()).sum();
+        // A persistent session can sleep for days.
+        inner.queue.shrink_to_fit();
+    }
+
+    pub(crate) fn order(&self, order: Order) {
+        self.lock().order = Some(order);
+        self.signal();
+    }
+
+    fn signal(&self) {
+        if !self.signalled.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Ready when something was pushed or ordered since the last time; gives the order, if there is one.
+    pub(crate) fn poll_signal(&self, cx: &mut Context<'_>) -> Poll<Option<Order>> {
+        if !self.signalled.swap(false, Ordering::AcqRel) {
+            self.waker.register(cx.waker());
+            if !self.signalled.swap(false, Ordering::AcqRel) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(self.lock().order)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::Message;
+    use crate::tap::Topic;
+
+    fn mailbox(max_queued_messages: usize) -> Mailbox {
+        Mailbox::new(&SessionConfig {
+            max_queued_messages,
+            ..SessionConfig::default()
+        })
+    }
+
+    fn delivery(qos: u8) -> Delivery {
+        let message = Message {
+            topic: Topic::from("t"),
+            payload: Bytes::from_static(b"payload"),
+            qos,
+            retain: false,
+            properties: None,
+            publisher: 0,
+            expires_ms: None,
+        };
+        Delivery {
+            message: Arc::new(message),
+            qos,
+            retain: false,
+            subscription_ids: Vec::new(),
+        }
+    }
+
+    fn order(mailbox: &Mailbox) -> Option<Order> {
+        let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
+        match mailbox.poll_signal(&mut cx) {
+            Poll::Ready(order) => order,
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_slow_subscriber_costs_a_bounded_queue_and_only_mqtt5_is_disconnected() {
+        for (v5, expected) in [(true, Some(Order::QueueFull)), (false, None)] {
+            let mailbox = mailbox(2);
+            assert!(mailbox.attach(mailbox.claim(), v5));
+            for _ in 0..3 {
+                mailbox.push(delivery(1));
+            }
+            assert_eq!(order(&mailbox), expected);
+            assert!(mailbox.pop().is_some() && mailbox.pop().is_some() && mailbox.pop().is_none());
+        }
+    }
+
+    #[test]
+    fn qos_0_over_the_bound_is_dropped_without_disconnecting() {
+        let mailbox = mailbox(1);
+        assert!(mailbox.attach(mailbox.claim(), true));
+        mailbox.push(delivery(0));
+        mailbox.push(delivery(0));
+        assert_eq!(order(&mailbox), None);
+        assert!(mailbox.pop().is_some() && mailbox.pop().is_none());
+    }
+
+    #[test]
+    fn a_sleeping_session_keeps_qos_1_and_not_qos_0() {
+        let mailbox = mailbox(10);
+        assert!(mailbox.attach(mailbox.claim(), false));
+        mailbox.push(delivery(0));
+        mailbox.push(delivery(1));
+        mailbox.detach();
+        mailbox.push(delivery(0));
+        mailbox.push(delivery(2));
+        let kept = std::iter::from_fn(|| mailbox.pop())
+            .map(|delivery| delivery.qos)
+            .collect::<Vec<_>>();
+        assert_eq!(kept, [1, 2]);
+    }
+
+    #[test]
+    fn the_latest_claim_wins() {
+        let mailbox = mailbox(10);
+        let first = mailbox.claim();
+        let second = mailbox.claim();
+        assert!(!mailbox.attach(first, true));
+        assert!(mailbox.attach(second, true));
+        mailbox.claim();
+        assert_eq!(order(&mailbox), Some(Order::TakenOver));
+    }
+}

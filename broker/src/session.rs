@@ -1,0 +1,156 @@
+//! What the front remembers of one client, connected or not.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
+
+use crate::codec::SubscribeOptions;
+use crate::config::SessionConfig;
+use crate::mailbox::Mailbox;
+use crate::message::Delivery;
+use crate::tap::{Published, Publisher};
+
+/// One client's session. Whoever holds the lock of `state` is the connection that serves it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Unique in the process, also among sessions that follow each other under one client id.
+    pub(crate) key: u64,
+    pub(crate) client_id: String,
+    pub(crate) mailbox: Mailbox,
+    /// QoS 0 messages come to it through the fan-out router.
+    pub(crate) carried: AtomicBool,
+    pub(crate) state: Arc<Mutex<SessionState>>,
+}
+
+impl Session {
+    pub(crate) fn new(key: u64, client_id: String, config: &SessionConfig) -> Self {
+        Self {
+            key,
+            client_id,
+            mailbox: Mailbox::new(config),
+            carried: AtomicBool::new(false),
+            state: Arc::default(),
+        }
+    }
+}
+
+/// The part of a session that only its connection touches.
+#[derive(Debug, Default)]
+pub(crate) struct SessionState {
+    /// A connection has had it before.
+    pub(crate) used: bool,
+    /// It is over and no longer registered; a connection that waited for it starts anew.
+    pub(crate) ended: bool,
+    /// Seconds that it outlives its connection.
+    pub(crate) expiry_s: u32,
+    /// Filters as subscribed, shares with their prefix.
+    pub(crate) filters: BTreeMap<String, Subscribed>,
+    /// QoS 2 publishes received and not yet released by the client.
+    pub(crate) received: HashMap<u16, Received>,
+    /// QoS 1 and 2 messages sent and not yet acknowledged, oldest first.
+    pub(crate) inflight: VecDeque<Inflight>,
+    pub(crate) last_packet_id: u16,
+    pub(crate) will: Option<PendingWill>,
+    /// Publishes the will and ends the session in time, while no connection has it.
+    pub(crate) afterlife: Option<AbortHandle>,
+}
+
+/// One subscription as its session knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subscribed {
+    pub(crate) options: SubscribeOptions,
+    pub(crate) id: Option<u32>,
+}
+
+/// How far a received QoS 2 publish is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// Offered to the store; neither acknowledged nor known to be stored.
+    Pending,
+    /// Stored: a repeated PUBLISH is answered and not stored again.
+    Stored,
+}
+
+/// One sent message.
+#[derive(Debug)]
+pub(crate) struct Inflight {
+    pub(crate) packet_id: u16,
+    pub(crate) stage: Stage,
+}
+
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Sent, to be sent again with DUP after a reconnect.
+    Published(Delivery),
+    /// PUBREC came, PUBREL went: only PUBCOMP is missing.
+    Released,
+}
+
+/// A will with the identity under which it is published.
+#[derive(Debug, Clone)]
+pub(crate) struct PendingWill {
+    pub(crate) message: Published,
+    pub(crate) delay_s: u32,
+}
+
+impl PendingWill {
+    pub(crate) fn new(will: crate::codec::Will, publisher: Arc<Publisher>) -> Self {
+        let message = Published {
+            topic: will.topic,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            properties: will.properties,
+            publisher,
+            received_ms: 0,
+        };
+        Self {
+            message,
+            delay_s: will.delay_s,
+        }
+    }
+}
+
+impl SessionState {
+    /// A packet identifier that no sent message holds. `inflight` is bounded far below the number of identifiers.
+    pub(crate) fn next_packet_id(&mut self) -> u16 {
+        loop {
+            self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
+            if !self
+                .inflight
+                .iter()
+                .any(|inflight| inflight.packet_id == self.last_packet_id)
+            {
+                return self.last_packet_id;
+            }
+        }
+    }
+
+    /// The position of a sent message. It is nearly always the first.
+    pub(crate) fn inflight_at(&self, packet_id: u16) -> Option<usize> {
+        self.inflight
+            .iter()
+            .position(|inflight| inflight.packet_id == packet_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packet_identifiers_wrap_past_zero_and_past_those_in_use() {
+        let mut state = SessionState {
+            last_packet_id: u16::MAX - 1,
+            ..SessionState::default()
+        };
+        state.inflight.push_back(Inflight {
+            packet_id: 1,
+            stage: Stage::Released,
+        });
+        assert_eq!([state.next_packet_id(), state.next_packet_id()], [u16::MAX, 2]);
+    }
+}

@@ -1,0 +1,222 @@
+//! What the API can be told.
+
+use serde::Deserialize;
+use shopfloor_runtime::accept::ListenerConfig;
+use shopfloor_runtime::problem::{Problem, check_range};
+
+use crate::ingest::IngestConfig;
+use crate::outbox::OutboxConfig;
+
+/// The production API's configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    pub listener: ListenerConfig,
+    pub database: DatabaseConfig,
+    pub rate_limit: RateLimitConfig,
+    pub ingest: IngestConfig,
+    pub outbox: OutboxConfig,
+    /// Longest that one request may take before it is answered with 503.
+    pub request_timeout_ms: u64,
+    /// Requests worked on at once; further ones are answered with 503 at once.
+    pub max_requests_in_flight: usize,
+    /// Largest JSON or urlencoded body, after decompression.
+    pub max_body_bytes: usize,
+    /// Most machines that one request may create.
+    pub max_machines_per_request: u32,
+    /// Bearer token that `/internal/*` asks for. Without one, any client that can connect may post there.
+    pub internal_token: Option<String>,
+    /// Largest body on `/internal/*`.
+    pub max_internal_body_bytes: usize,
+}
+
+/// The Postgres database and the pool of connections to it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatabaseConfig {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
+    pub max_connections: usize,
+    /// Time to get a connection, from the pool or anew.
+    pub connect_timeout_ms: u64,
+    /// Time for one statement; Postgres ends it then.
+    pub statement_timeout_ms: u64,
+}
+
+/// The fixed-window limit per client address. `/internal/*` is outside of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateLimitConfig {
+    pub enabled: bool,
+    /// Requests that one address may make in one window.
+    pub requests: u32,
+    pub window_s: u32,
+    /// Addresses remembered at once; over it, those whose window ends first are forgotten.
+    pub max_clients: usize,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            listener: ListenerConfig::new(([127, 0, 0, 1], 3002).into()),
+            database: DatabaseConfig::default(),
+            rate_limit: RateLimitConfig::default(),
+            ingest: IngestConfig::default(),
+            outbox: OutboxConfig::default(),
+            request_timeout_ms: 15_000,
+            max_requests_in_flight: 1_024,
+            max_body_bytes: 102_400,
+            max_machines_per_request: 10_000,
+            internal_token: None,
+            max_internal_body_bytes: 8 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            url: "postgres://shopfloor@127.0.0.1:5432/shopfloor".into(),
+            max_connections: 16,
+            connect_timeout_ms: 3_000,
+            statement_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Default for RateLimitConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            requests: 50,
+            window_s: 60,
+            max_clients: 100_000,
+        }
+    }
+}
+
+impl ApiConfig {
+    /// Appends every problem of the values; `at` is the path of this section.
+    pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        self.listener.problems(&format!("{at}.listener"), out);
+        self.database.problems(&format!("{at}.database"), out);
+        self.rate_limit.problems(&format!("{at}.rate_limit"), out);
+        self.ingest.problems(&format!("{at}.ingest"), out);
+        self.outbox.problems(&format!("{at}.outbox"), out);
+        check_range(
+            out,
+            format!("{at}.request_timeout_ms"),
+            self.request_timeout_ms,
+            100..=600_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_requests_in_flight"),
+            self.max_requests_in_flight,
+            1..=1_000_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_body_bytes"),
+            self.max_body_bytes,
+            1_024..=64 * 1024 * 1024,
+        );
+        check_range(
+            out,
+            format!("{at}.max_machines_per_request"),
+            self.max_machines_per_request,
+            1..=100_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_internal_body_bytes"),
+            self.max_internal_body_bytes,
+            64 * 1024..=256 * 1024 * 1024,
+        );
+        if self
+            .internal_token
+            .as_deref()
+            .is_some_and(|token| token.trim().is_empty())
+        {
+            out.push(Problem::new(
+                format!("{at}.internal_token"),
+                "is empty",
+                "write a secret of at least one character, or leave the setting out",
+            ));
+        }
+    }
+}
+
+impl DatabaseConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        if let Err(error) = crate::store::check_url(&self.url) {
+            out.push(Problem::new(
+                format!("{at}.url"),
+                error,
+                "write postgres://user:password@host:port/database",
+            ));
+        }
+        check_range(
+            out,
+            format!("{at}.max_connections"),
+            self.max_connections,
+            1..=1_000,
+        );
+        check_range(
+            out,
+            format!("{at}.connect_timeout_ms"),
+            self.connect_timeout_ms,
+            50..=60_000,
+        );
+        check_range(
+            out,
+            format!("{at}.statement_timeout_ms"),
+            self.statement_timeout_ms,
+            50..=600_000,
+        );
+    }
+}
+
+impl RateLimitConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        check_range(out, format!("{at}.requests"), self.requests, 1..=10_000_000);
+        check_range(out, format!("{at}.window_s"), self.window_s, 1..=86_400);
+        check_range(
+            out,
+            format!("{at}.max_clients"),
+            self.max_clients,
+            16..=10_000_000,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_problem() {
+        let mut problems = Vec::new();
+        ApiConfig::default().problems("api", &mut problems);
+        assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn every_problem_is_named_with_its_path_at_once() {
+        let mut config = ApiConfig::default();
+        config.database.url = "mysql://nowhere".into();
+        config.rate_limit.window_s = 0;
+        config.internal_token = Some(" ".into());
+        let mut problems = Vec::new();
+        config.problems("api", &mut problems);
+        let paths: Vec<_> = problems.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "api.database.url",
+                "api.rate_limit.window_s",
+                "api.internal_token"
+            ]
+        );
+    }
+}

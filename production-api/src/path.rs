@@ -1,0 +1,190 @@
+//! Paths as the original matched them, and the ids in them.
+
+use axum::extract::{FromRequestParts, MatchedPath, Request};
+use http::Uri;
+use http::request::Parts;
+use uuid::{Uuid, Version};
+
+use crate::error::Error;
+use crate::js::{number_to_text, text_to_number};
+use crate::routes::WORDS;
+
+/// The URI as the client sent it. A request extension.
+#[derive(Debug, Clone)]
+pub(crate) struct SentUri(pub(crate) Uri);
+
+/// Rewrites the path to the route table's form: the original ignored the case of fixed words and one slash at
+/// the end.
+pub(crate) fn normalise(mut request: Request) -> Request {
+    let sent = request.uri().clone();
+    let path = sent.path();
+    let path = path
+        .strip_suffix('/')
+        .filter(|rest| !rest.is_empty())
+        .unwrap_or(path);
+    let words: Vec<&str> = path
+        .split('/')
+        .map(|segment| {
+            WORDS
+                .iter()
+                .copied()
+                .find(|word| word.eq_ignore_ascii_case(segment))
+                .unwrap_or(segment)
+        })
+        .collect();
+    let path = words.join("/");
+    if path != sent.path() {
+        let target = match sent.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        if let Ok(uri) = target.parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request.extensions_mut().insert(SentUri(sent));
+    request
+}
+
+/// The one parameter of the path, decoded.
+#[derive(Debug)]
+pub(crate) struct Param(String);
+
+impl<S: Sync> FromRequestParts<S> for Param {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        let route = parts
+            .extensions
+            .get::<MatchedPath>()
+            .map_or("", MatchedPath::as_str);
+        let place = route.split('/').position(|segment| segment.starts_with('{'));
+        let raw = place
+            .and_then(|place| parts.uri.path().split('/').nth(place))
+            .unwrap_or_default();
+        let decoded =
+            decode(raw).ok_or_else(|| Error::Malformed(format!("Failed to decode param '{raw}'")))?;
+        Ok(Self(decoded))
+    }
+}
+
+/// `None` where an escape is broken or the bytes are no UTF-8.
+fn decode(raw: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+        bytes.push((high * 16 + low) as u8);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+impl Param {
+    /// A row's id. Decimal forms of a whole number are taken (`01`, `+1`, `1.0`).
+    pub(crate) fn id(&self) -> Result<i32, Error> {
+        let is_decimal = self
+            .0
+            .chars()
+            .all(|c| c.is_ascii_digit() || matches!(c, '+' | '-' | '.') || crate::js::is_space(c));
+        let value = if is_decimal {
+            text_to_number(&self.0)
+        } else {
+            f64::NAN
+        };
+        // From 1e21 on JavaScript writes an exponent, which the original did not take for an id.
+        let is_whole = number_to_text(value)
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b == b'-');
+        if !is_whole {
+            return Err(Error::Malformed(
+                "Validation failed (numeric string is expected)".into(),
+            ));
+        }
+        if value > f64::from(i32::MAX) {
+            return Err(Error::Fields(vec![format!(
+                "id must not be greater than {}",
+                i32::MAX
+            )]));
+        }
+        if value < f64::from(i32::MIN) {
+            return Err(Error::Fields(vec![format!(
+                "id must not be less than {}",
+                i32::MIN
+            )]));
+        }
+        Ok(value as i32)
+    }
+
+    /// A unit's id, version 4 or 7, and its text as sent.
+    pub(crate) fn unit_id(&self) -> Result<(Uuid, &str), Error> {
+        let refused = || Error::Malformed("Validation failed (uuid v 4 is expected)".into());
+        if self.0.len() != 36 {
+            return Err(refused());
+        }
+        let id: Uuid = self.0.parse().map_err(|_| refused())?;
+        match id.get_version() {
+            Some(Version::Random | Version::SortRand) if id.get_variant() == uuid::Variant::RFC4122 => {
+                Ok((id, &self.0))
+            }
+            _ => Err(refused()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Result<i32, String> {
+        Param(decode(text).unwrap())
+            .id()
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn decimal_forms_of_a_whole_number_are_ids() {
+        for (text, value) in [
+            ("1", 1),
+            ("01", 1),
+            ("+1", 1),
+            ("1.0", 1),
+            ("%201", 1),
+            ("-1", -1),
+            ("2147483647", i32::MAX),
+        ] {
+            assert_eq!(id(text), Ok(value), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn javascripts_other_number_forms_are_no_ids() {
+        for text in [
+            "0x1",
+            "1e0",
+            "0b1",
+            "abc",
+            "1abc",
+            "1.5",
+            "NaN",
+            "Infinity",
+            "1000000000000000000000",
+            "--1",
+        ] {
+            assert!(id(text).unwrap_err().contains("numeric string"), "{text:?}");
+        }
+        assert!(id("2147483648").unwrap_err().contains("id must not be greater"));
+    }
+
+    #[test]
+    fn a_broken_escape_is_no_parameter() {
+        assert_eq!(decode("%zz"), None);
+        assert_eq!(decode("%"), None);
+        assert_eq!(decode("%ff"), None);
+        assert_eq!(decode("a%20b").as_deref(), Some("a b"));
+    }
+}

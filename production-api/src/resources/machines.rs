@@ -1,0 +1,40 @@
+//! `/machine`
+
+use axum::extract::State;
+
+use super::Answer;
+use crate::body::Payload;
+use crate::path::Param;
+use crate::reply;
+use crate::server::Api;
+use crate::validate::machine as validate;
+
+pub(crate) async fn list(State(api): State<Api>) -> Answer {
+    Ok(reply::ok(&api.store.machines().await?))
+}
+
+pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {
+    Ok(reply::ok(&api.store.machine(param.id()?).await?))
+}
+
+/// The body says nothing, whatever it is.
+pub(crate) async fn create(State(api): State<Api>) -> Answer {
+    let written = api.store.create_machines(1).await?;
+    Ok(reply::created(&written.first()))
+}
+
+pub(crate) async fn create_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+    let quantity = validate::quantity(&body, api.config.max_machines_per_request)?;
+    Ok(reply::created(&api.store.create_machines(quantity).await?))
+}
+
+pub(crate) async fn delete(State(api): State<Api>, param: Param) -> Answer {
+    api.store.delete_machine(param.id()?).await?;
+    Ok(reply::no_content())
+}
+
+pub(crate) async fn delete_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+    let ids = validate::delete_many(&body)?;
+    api.store.delete_machines(ids).await?;
+    Ok(reply::no_content())
+}

@@ -1,0 +1,62 @@
+//! `/materials`
+
+use axum::extract::State;
+
+use super::Answer;
+use crate::body::Payload;
+use crate::path::Param;
+use crate::reply;
+use crate::server::Api;
+use crate::validate::material as validate;
+
+pub(crate) async fn list(State(api): State<Api>) -> Answer {
+    Ok(reply::ok(&api.store.materials().await?))
+}
+
+pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {
+    Ok(reply::ok(&api.store.material(param.id()?).await?))
+}
+
+pub(crate) async fn create(State(api): State<Api>, Payload(body): Payload) -> Answer {
+    let name = validate::create(&body)?;
+    Ok(reply::created(&api.store.create_material(name).await?))
+}
+
+pub(crate) async fn create_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+    let names = validate::create_many(&body)?;
+    Ok(reply::created(&api.store.create_materials(&names).await?))
+}
+
+pub(crate) async fn update(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+    let name = validate::update(&body)?;
+    Ok(reply::ok(&api.store.update_material(param.id()?, name).await?))
+}
+
+pub(crate) async fn update_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+    let changes = validate::update_many(&body)?;
+    Ok(reply::ok(&api.store.update_materials(&changes).await?))
+}
+
+pub(crate) async fn delete(State(api): State<Api>, param: Param) -> Answer {
+    api.store.delete_material(param.id()?).await?;
+    Ok(reply::no_content())
+}
+
+pub(crate) async fn delete_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+    let ids = validate::delete_many(&body)?;
+    api.store.delete_materials(&ids).await?;
+    Ok(reply::no_content())
+}
+
+pub(crate) async fn link_parts(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+    let part_ids = validate::links(&body)?;
+    Ok(reply::created(
+        &api.store.link_parts(param.id()?, &part_ids).await?,
+    ))
+}
+
+pub(crate) async fn unlink_parts(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+    let part_ids = validate::links(&body)?;
+    api.store.unlink_parts(param.id()?, &part_ids).await?;
+    Ok(reply::no_content())
+}

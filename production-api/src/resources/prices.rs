@@ -1,0 +1,37 @@
+//! `/materials/prices`
+
+use axum::extract::State;
+
+use super::Answer;
+use crate::body::Payload;
+use crate::path::Param;
+use crate::reply;
+use crate::server::Api;
+use crate::validate::price as validate;
+
+pub(crate) async fn list(State(api): State<Api>, param: Param) -> Answer {
+    Ok(reply::ok(&api.store.prices(param.id()?).await?))
+}
+
+pub(crate) async fn set(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+    let price = validate::create(&body)?;
+    let written = api.store.set_prices(param.id()?, &[price]).await?;
+    Ok(reply::created(&written.first()))
+}
+
+pub(crate) async fn set_many(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+    let prices = validate::create_many(&body)?;
+    Ok(reply::created(&api.store.set_prices(param.id()?, &prices).await?))
+}
+
+pub(crate) async fn delete(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+    let price = validate::delete(&body)?;
+    api.store.delete_prices(param.id()?, &[price]).await?;
+    Ok(reply::no_content())
+}
+
+pub(crate) async fn delete_many(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+    let prices = validate::delete_many(&body)?;
+    api.store.delete_prices(param.id()?, &prices).await?;
+    Ok(reply::no_content())
+}

@@ -1,0 +1,45 @@
+//! `/supply-chain`
+
+use axum::extract::State;
+
+use super::Answer;
+use crate::body::Payload;
+use crate::path::Param;
+use crate::reply;
+use crate::server::Api;
+use crate::validate::unit as validate;
+
+pub(crate) async fn list(State(api): State<Api>) -> Answer {
+    Ok(reply::ok(&api.store.units().await?))
+}
+
+pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {
+    let (id, sent) = param.unit_id()?;
+    Ok(reply::ok(&api.store.unit(id, sent).await?))
+}
+
+pub(crate) async fn create(State(api): State<Api>, Payload(body): Payload) -> Answer {
+    let unit = validate::create(&body)?;
+    let written = api.store.create_units(vec![unit]).await?;
+    Ok(reply::created(&written.first()))
+}
+
+pub(crate) async fn create_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+    let units = validate::create_many(&body)?;
+    Ok(reply::created(&api.store.create_units(units).await?))
+}
+
+pub(crate) async fn update(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+    let change = validate::update(&body)?;
+    let (id, sent) = param.unit_id()?;
+    let written = api
+        .store
+        .update_units(vec![(id, sent.to_owned(), change)])
+        .await?;
+    Ok(reply::ok(&written.first()))
+}
+
+pub(crate) async fn update_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+    let changes = validate::update_many(&body)?;
+    Ok(reply::ok(&api.store.update_units(changes).await?))
+}

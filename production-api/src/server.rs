@@ -1,0 +1,124 @@
+//! Connections in, requests to the stack: HTTP/1.1 and h2c on one port.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use shopfloor_runtime::accept::{Accepted, Listener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+use crate::config::ApiConfig;
+use crate::outbox::{Publisher, Relay};
+use crate::store::Store;
+use crate::{stack, upkeep};
+
+/// Time for a request's head, and how long an idle HTTP/1.1 connection is kept.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Concurrent h2c streams on one connection.
+const MAX_STREAMS: u32 = 200;
+/// Largest HTTP/1.1 head.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// The client's own address, from the PROXY header where the listener requires one. A request extension.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub SocketAddr);
+
+/// The whole service behind the connections.
+pub type Stack = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// The production API: its settings, its database and where its records go.
+#[derive(Clone)]
+pub struct Api {
+    pub(crate) config: Arc<ApiConfig>,
+    pub(crate) store: Store,
+    pub(crate) publisher: Arc<dyn Publisher>,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    pub fn new(config: ApiConfig, store: Store, publisher: Arc<dyn Publisher>) -> Self {
+        Self {
+            config: Arc::new(config),
+            store,
+            publisher,
+        }
+    }
+
+    /// For the admin endpoint's `/ready`.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Starts on `tasks` what works without a request, until `stop`: the outbox relay and the upkeep. Once a process.
+    pub fn start_background(&self, stop: &CancellationToken, tasks: &TaskTracker) {
+        let relay = Relay::new(
+            self.store.clone(),
+            Arc::clone(&self.publisher),
+            self.config.outbox.clone(),
+        );
+        tasks.spawn(relay.run(stop.clone()));
+        tasks.spawn(upkeep::run(
+            self.store.clone(),
+            self.config.ingest.clone(),
+            stop.clone(),
+        ));
+    }
+
+    /// Serves `listener` until `stop`; requests under way are finished on `tasks`.
+    pub async fn serve(self, listener: Listener, stop: CancellationToken, tasks: TaskTracker) {
+        let stack = stack::build(&self);
+        let stopping = stop.clone();
+        listener
+            .serve(stop, tasks, move |connection: Accepted| {
+                serve_connection(connection, stack.clone(), stopping.clone())
+            })
+            .await;
+    }
+}
+
+async fn serve_connection(connection: Accepted, stack: Stack, stop: CancellationToken) {
+    let Accepted { stream, peer, .. } = connection;
+    let service = stack.map_request(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ClientAddress(peer));
+        request
+    });
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(HEAD_TIMEOUT);
+    let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(serving);
+    let outcome = tokio::select! {
+        outcome = serving.as_mut() => outcome,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%peer, error = error.as_ref() as &dyn std::error::Error, "a connection ended badly");
+    }
+}

@@ -1,0 +1,137 @@
+//! Every layer that a request passes, in order.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::error_handling::HandleErrorLayer;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::{BoxError, Router};
+use http::{HeaderName, Method, StatusCode};
+use tower::ServiceBuilder;
+use tower::util::BoxCloneSyncService;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::trace::TraceLayer;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::rate_limit::RateLimit;
+use crate::reply::shape_a;
+use crate::server::{Api, Stack};
+use crate::{body, metrics, path, rate_limit, routes};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The stack, outermost layer first. The client's real address is already in the request's extensions.
+pub(crate) fn build(api: &Api) -> Stack {
+    let stack = ServiceBuilder::new()
+        // One body type for the connection, whatever the layers below wrapped it in.
+        .map_response(|response: http::Response<_>| response.map(Body::new))
+        // A name for the request, the caller's own where it sent one, for both sides' logs.
+        .layer(SetRequestIdLayer::new(REQUEST_ID, FreshId))
+        // One span per request, so that everything below logs under that name.
+        .layer(TraceLayer::new_for_http())
+        // The name goes back, also on errors made below.
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        // Browsers of any origin may call, as they could the original; its preflights were 204.
+        .map_response(no_content_for_preflights)
+        .layer(cors())
+        // A bug answers 500 to one client and ends nothing else.
+        .layer(CatchPanicLayer::custom(|_| internal_error()))
+        // The next three end in an error; here it becomes an answer.
+        .layer(HandleErrorLayer::new(overloaded))
+        // More than the limit is refused at once: waiting would only move the queue into memory.
+        .load_shed()
+        .concurrency_limit(api.config.max_requests_in_flight)
+        // Nobody waits for a stuck database longer than this.
+        .timeout(Duration::from_millis(api.config.request_timeout_ms))
+        // Any case, one slash too many: the route table has one form of each path.
+        .map_request(path::normalise)
+        .service(
+            Router::new()
+                .nest("/internal", routes::internal(api.clone()))
+                .fallback_service(public(api)),
+        );
+    BoxCloneSyncService::new(stack)
+}
+
+/// What the REST contract adds, outermost first.
+fn public(api: &Api) -> Router {
+    let limit = RateLimit::new(api.config.rate_limit.clone());
+    let layers = ServiceBuilder::new()
+        // A body that is too large or no JSON is refused on any route.
+        .layer(from_fn_with_state(api.clone(), body::read))
+        // The original counted a request once its body was read, whatever became of it then.
+        .layer(from_fn_with_state(limit, rate_limit::limit));
+    routes::public(api.clone())
+        // Behind the router's match, so that the label is the route and not the path.
+        .route_layer(from_fn(measure))
+        .layer(layers)
+}
+
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::PUT,
+            Method::PATCH,
+            Method::POST,
+            Method::DELETE,
+        ])
+        .allow_headers(AllowHeaders::mirror_request())
+}
+
+/// The CORS layer answers every OPTIONS request itself, with 200.
+fn no_content_for_preflights<B>(mut response: http::Response<B>) -> http::Response<B> {
+    if response
+        .headers()
+        .contains_key(http::header::ACCESS_CONTROL_ALLOW_METHODS)
+    {
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
+    response
+}
+
+async fn measure(request: Request, next: Next) -> Response {
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("", MatchedPath::as_str)
+        .to_owned();
+    let (method, began) = (request.method().clone(), Instant::now());
+    let response = next.run(request).await;
+    metrics::answered(
+        &method,
+        route,
+        response.status().as_u16(),
+        began.elapsed().as_secs_f64(),
+    );
+    response
+}
+
+#[derive(Debug, Clone, Copy)]
+struct FreshId;
+
+impl MakeRequestId for FreshId {
+    fn make_request_id<B>(&mut self, _request: &http::Request<B>) -> Option<RequestId> {
+        let id = Uuid::now_v7().to_string();
+        id.parse().ok().map(RequestId::new)
+    }
+}
+
+fn internal_error() -> Response {
+    shape_a(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
+}
+
+async fn overloaded(error: BoxError) -> Response {
+    if error.is::<tower::timeout::error::Elapsed>() {
+        Error::TimedOut.into_response()
+    } else {
+        Error::Overloaded.into_response()
+    }
+}

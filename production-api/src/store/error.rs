@@ -1,0 +1,87 @@
+//! What can go wrong between the API and Postgres.
+
+use deadpool_postgres::{BuildError, PoolError};
+use tokio_postgres::error::SqlState;
+
+/// A failure of the store. Nothing of it is for a client's eyes.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("no connection to Postgres")]
+    Pool(#[from] PoolError),
+    #[error("the pool's settings are wrong")]
+    Build(#[from] BuildError),
+    #[error("Postgres refused a statement")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("a record could not be written as JSON")]
+    Encode(#[from] serde_json::Error),
+    #[error("{0}")]
+    Unexpected(&'static str),
+    #[error("the migrations failed")]
+    Migration(#[source] Box<refinery::Error>),
+    #[error("a stored record cannot be read: {0}")]
+    Corrupt(String),
+}
+
+impl StoreError {
+    /// The metric label.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Pool(_) => "postgres_unavailable",
+            Self::Build(_) => "pool_settings",
+            Self::Postgres(_) if self.is_temporary() => "postgres_unavailable",
+            Self::Postgres(_) => "postgres_refused",
+            Self::Encode(_) => "encode",
+            Self::Unexpected(_) => "unexpected",
+            Self::Migration(_) => "migration",
+            Self::Corrupt(_) => "corrupt",
+        }
+    }
+
+    /// True where the same request can succeed later: Postgres is down, restarting, full or too slow, or two
+    /// transactions stood in each other's way.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Pool(_) => true,
+            Self::Build(_) | Self::Encode(_) | Self::Unexpected(_) | Self::Migration(_) | Self::Corrupt(_) => false,
+            Self::Postgres(error) => match error.code() {
+                None => {
+                    error.is_closed()
+                        || std::error::Error::source(error).is_some_and(|e| e.is::<std::io::Error>())
+                }
+                Some(code) => {
+                    // 08 connection, 53 resources, 57 operator intervention.
+                    let class = code.code().get(..2).unwrap_or_default();
+                    matches!(class, "08" | "53" | "57")
+                        || *code == SqlState::T_R_SERIALIZATION_FAILURE
+                        || *code == SqlState::T_R_DEADLOCK_DETECTED
+                }
+            },
+        }
+    }
+
+    /// The constraint that a statement violated, where one did.
+    pub fn violated(&self) -> Option<&str> {
+        match self {
+            Self::Postgres(error) => error.as_db_error()?.constraint(),
+            _ => None,
+        }
+    }
+
+    /// This error and its sources on one line.
+    pub(crate) fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            source = error.source();
+        }
+        line
+    }
+}
+
+impl From<tokio_postgres::Error> for crate::error::Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Store(error.into())
+    }
+}

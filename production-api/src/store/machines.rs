@@ -1,0 +1,86 @@
+//! The table `machine`.
+
+use super::{Store, StoreError, begin, emit};
+use crate::error::Error;
+use crate::model::{Machine, Written};
+
+/// What deleting runs into where units still refer to the machine.
+const MACHINE_OF_UNIT: &str = "FK_027c3d3ad4cb59ddc20d8f670b2";
+
+impl Store {
+    /// Every machine, in the table's own order.
+    pub(crate) async fn machines(&self) -> Result<Vec<Machine>, Error> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached("SELECT id FROM machine").await?;
+        let rows = client.query(&statement, &[]).await?;
+        rows.iter()
+            .map(|row| Ok(Machine { id: row.try_get(0)? }))
+            .collect()
+    }
+
+    pub(crate) async fn machine(&self, id: i32) -> Result<Machine, Error> {
+        let client = self.client().await?;
+        let sql = "SELECT id FROM machine WHERE id = $1";
+        let statement = client.prepare_cached(sql).await?;
+        let row = client.query_opt(&statement, &[&id]).await?;
+        row.map(|_| Machine { id }).ok_or_else(no_machine)
+    }
+
+    pub(crate) async fn create_machines(&self, count: u32) -> Result<Vec<Written<Machine>>, Error> {
+        let mut client = self.client().await?;
+        let tx = begin(&mut client).await?;
+        let sql = "INSERT INTO machine SELECT nextval('machine_id_seq') FROM generate_series(1, $1::bigint) RETURNING id";
+        let statement = tx.prepare_cached(sql).await?;
+        let rows = tx.query(&statement, &[&i64::from(count)]).await?;
+        let written: Vec<_> = rows
+            .iter()
+            .map(|row| Ok(Written::changed(Machine { id: row.try_get(0)? })))
+            .collect::<Result<_, StoreError>>()?;
+        emit(&tx, &written).await?;
+        tx.commit().await?;
+        Ok(written)
+    }
+
+    pub(crate) async fn delete_machine(&self, id: i32) -> Result<(), Error> {
+        self.remove_machines(vec![id], no_machine).await
+    }
+
+    pub(crate) async fn delete_machines(&self, ids: Vec<i32>) -> Result<(), Error> {
+        let gone = || Error::NotFound("Some machines were not found and could not be deleted.".into());
+        self.remove_machines(ids, gone).await
+    }
+
+    async fn remove_machines(&self, mut ids: Vec<i32>, gone: impl Fn() -> Error) -> Result<(), Error> {
+        ids.sort_unstable();
+        ids.dedup();
+        let mut client = self.client().await?;
+        let tx = begin(&mut client).await?;
+        // Locked in the order of their ids so that two requests never wait for each other.
+        let sql = "SELECT id FROM machine WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+        let lock = tx.prepare_cached(sql).await?;
+        if tx.query(&lock, &[&ids]).await?.len() < ids.len() {
+            return Err(gone());
+        }
+        let sql = "DELETE FROM machine WHERE id = ANY($1)";
+        let statement = tx.prepare_cached(sql).await?;
+        match tx.execute(&statement, &[&ids]).await.map_err(StoreError::from) {
+            Err(error) if error.violated() == Some(MACHINE_OF_UNIT) => {
+                return Err(Error::Conflict(
+                    "The machine cannot be deleted: supply chain units refer to it.".into(),
+                ));
+            }
+            outcome => outcome?,
+        };
+        let written: Vec<_> = ids
+            .into_iter()
+            .map(|id| Written::deleted(Machine { id }))
+            .collect();
+        emit(&tx, &written).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+fn no_machine() -> Error {
+    Error::NotFound("Machine not found".into())
+}

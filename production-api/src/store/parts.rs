@@ -1,0 +1,188 @@
+//! The table `part_information`.
+
+use std::collections::HashMap;
+
+use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
+
+use super::{Store, StoreError, begin, emit, missing};
+use crate::error::Error;
+use crate::model::{Decimal, Part, Written};
+use crate::validate::part::{NewPart, PartChange};
+
+/// What deleting runs into where units still refer to the part.
+const PART_OF_UNIT: &str = "FK_76a6631b2801637d6c3612d4ee2";
+
+pub(super) const COLUMNS: &str = "id, \"defaultPrice\"::text, \"timeToProduce\"";
+
+pub(super) fn part(row: &Row) -> Result<Part, StoreError> {
+    Ok(Part {
+        id: row.try_get(0)?,
+        default_price: Decimal::Stored(row.try_get(1)?),
+        time_to_produce: row.try_get(2)?,
+    })
+}
+
+impl Store {
+    /// Every part, in the table's own order.
+    pub(crate) async fn parts(&self) -> Result<Vec<Part>, Error> {
+        let client = self.client().await?;
+        let sql = format!("SELECT {COLUMNS} FROM part_information");
+        let statement = client.prepare_cached(&sql).await?;
+        let rows = client.query(&statement, &[]).await?;
+        Ok(rows.iter().map(part).collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) async fn part(&self, id: i32) -> Result<Part, Error> {
+        let client = self.client().await?;
+        let sql = format!("SELECT {COLUMNS} FROM part_information WHERE id = $1");
+        let statement = client.prepare_cached(&sql).await?;
+        let row = client.query_opt(&statement, &[&id]).await?;
+        Ok(part(&row.ok_or_else(no_part)?)?)
+    }
+
+    pub(crate) async fn create_parts(&self, parts: &[NewPart]) -> Result<Vec<Written<Part>>, Error> {
+        let mut client = self.client().await?;
+        let tx = begin(&mut client).await?;
+        let (prices, times): (Vec<String>, Vec<i32>) = parts
+            .iter()
+            .map(|part| (part.default_price.to_string(), part.time_to_produce))
+            .unzip();
+        let sql = format!(
+            "INSERT INTO part_information (\"defaultPrice\", \"timeToProduce\")
+             SELECT price::numeric, time
+             FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS new (price, time, place) ORDER BY place
+             RETURNING {COLUMNS}"
+        );
+        let statement = tx.prepare_cached(&sql).await?;
+        let rows = tx.query(&statement, &[&prices, &times]).await?;
+        let written: Vec<_> = rows
+            .iter()
+            .map(|row| part(row).map(Written::changed))
+            .collect::<Result<_, _>>()?;
+        emit(&tx, &written).await?;
+        tx.commit().await?;
+        Ok(written)
+    }
+
+    pub(crate) async fn update_part(&self, id: i32, change: PartChange) -> Result<Written<Part>, Error> {
+        let mut written = self.change_parts(&[(id, change)], |_| no_part()).await?;
+        written
+            .pop()
+            .ok_or_else(|| StoreError::Unexpected("no row came back from an update").into())
+    }
+
+    pub(crate) async fn update_parts(
+        &self,
+        changes: &[(i32, PartChange)],
+    ) -> Result<Vec<Written<Part>>, Error> {
+        let gone = |id| Error::NotFound(format!("Part information with ID {id} not found"));
+        self.change_parts(changes, gone).await
+    }
+
+    /// Applies `changes` in order, one answer each. A price that was sent is answered as the number sent.
+    async fn change_parts(
+        &self,
+        changes: &[(i32, PartChange)],
+        gone: impl Fn(i32) -> Error,
+    ) -> Result<Vec<Written<Part>>, Error> {
+        let mut client = self.client().await?;
+        let tx = begin(&mut client).await?;
+        let ids: Vec<i32> = changes.iter().map(|(id, _)| *id).collect();
+        let mut rows = locked_parts(&tx, &ids).await?;
+        if let Some(id) = ids.iter().find(|id| !rows.contains_key(id)) {
+            return Err(gone(*id));
+        }
+        let mut prices: HashMap<i32, String> = HashMap::new();
+        let mut written = Vec::with_capacity(changes.len());
+        for (id, change) in changes {
+            let Some(row) = rows.get_mut(id) else { continue };
+            row.time_to_produce = change.time_to_produce.unwrap_or(row.time_to_produce);
+            let mut answer = row.clone();
+            if let Some(price) = change.default_price {
+                prices.insert(*id, price.to_string());
+                row.default_price = Decimal::Stored(price.to_string());
+                answer.default_price = Decimal::sent(price);
+            }
+            written.push(Written::changed(answer));
+        }
+        update_rows(&tx, rows.values(), &prices).await?;
+        emit(&tx, &written).await?;
+        tx.commit().await?;
+        Ok(written)
+    }
+
+    pub(crate) async fn delete_part(&self, id: i32) -> Result<(), Error> {
+        self.remove_parts(&[id], |_| no_part()).await
+    }
+
+    pub(crate) async fn delete_parts(&self, ids: &[i32]) -> Result<(), Error> {
+        let gone = |ids: &str| Error::NotFound(format!("Part information with IDs {ids} not found"));
+        self.remove_parts(ids, gone).await
+    }
+
+    /// Deletes rows and their links to materials.
+    async fn remove_parts(&self, ids: &[i32], gone: impl Fn(&str) -> Error) -> Result<(), Error> {
+        let mut client = self.client().await?;
+        let tx = begin(&mut client).await?;
+        let rows = locked_parts(&tx, ids).await?;
+        if let Some(ids) = missing(ids, |id| rows.contains_key(id)) {
+            return Err(gone(&ids));
+        }
+        let links = "DELETE FROM material_part_information WHERE \"partInformationId\" = ANY($1)";
+        let links = tx.prepare_cached(links).await?;
+        tx.execute(&links, &[&ids]).await?;
+        let parts = "DELETE FROM part_information WHERE id = ANY($1)";
+        let parts = tx.prepare_cached(parts).await?;
+        match tx.execute(&parts, &[&ids]).await.map_err(StoreError::from) {
+            Err(error) if error.violated() == Some(PART_OF_UNIT) => {
+                return Err(Error::Conflict(
+                    "The part information cannot be deleted: supply chain units refer to it.".into(),
+                ));
+            }
+            outcome => outcome?,
+        };
+        let mut rows: Vec<_> = rows.into_values().collect();
+        rows.sort_by_key(|row| row.id);
+        let written: Vec<_> = rows.into_iter().map(Written::deleted).collect();
+        emit(&tx, &written).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+fn no_part() -> Error {
+    Error::NotFound("Part information not found".into())
+}
+
+/// The rows of `ids`, locked in the order of their ids so that two requests never wait for each other.
+async fn locked_parts(tx: &Transaction<'_>, ids: &[i32]) -> Result<HashMap<i32, Part>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM part_information WHERE id = ANY($1) ORDER BY id FOR UPDATE");
+    let statement = tx.prepare_cached(&sql).await?;
+    let rows = tx.query(&statement, &[&ids]).await?;
+    rows.iter()
+        .map(|row| part(row).map(|part| (part.id, part)))
+        .collect()
+}
+
+/// Rows that are as they were stay untouched, and keep their place in the table.
+async fn update_rows(
+    tx: &Transaction<'_>,
+    rows: impl Iterator<Item = &Part>,
+    prices: &HashMap<i32, String>,
+) -> Result<(), StoreError> {
+    let (mut ids, mut amounts, mut times) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        ids.push(row.id);
+        amounts.push(prices.get(&row.id).map(String::as_str));
+        times.push(row.time_to_produce);
+    }
+    let sql = "UPDATE part_information
+               SET \"defaultPrice\" = coalesce(new.price::numeric, \"defaultPrice\"), \"timeToProduce\" = new.time
+               FROM unnest($1::int[], $2::text[], $3::int[]) AS new (id, price, time)
+               WHERE part_information.id = new.id
+                   AND (\"timeToProduce\" <> new.time OR \"defaultPrice\" <> new.price::numeric)";
+    let statement = tx.prepare_cached(sql).await?;
+    tx.execute(&statement, &[&ids, &amounts, &times]).await?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What is done at intervals, in every API process: each job is one that two processes may do at once.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::ingest::IngestConfig;
+use crate::metrics;
+use crate::store::records::{self, Reason};
+use crate::store::{Store, StoreError, outbox, quarantine};
+
+const GAUGES_EVERY: Duration = Duration::from_secs(10);
+const TRIM_EVERY: Duration = Duration::from_secs(600);
+
+/// Runs every job until `stop`.
+pub(crate) async fn run(store: Store, config: IngestConfig, stop: CancellationToken) {
+    let sweep_every = Duration::from_millis(config.sweep_interval_ms);
+    let retention = Duration::from_secs(config.ledger_retention_s);
+    let jobs = async {
+        tokio::join!(
+            every(GAUGES_EVERY, "gauges", || gauges(&store)),
+            every(sweep_every, "quarantine sweep", || sweep(&store)),
+            every(TRIM_EVERY, "ledger trimming", || trim(&store, retention)),
+        )
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _never = jobs => {}
+    }
+}
+
+async fn every<F: Future<Output = Result<(), StoreError>>>(
+    period: Duration,
+    job: &str,
+    work: impl Fn() -> F,
+) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = work().await {
+            tracing::warn!(
+                job,
+                error = error.chain(),
+                "not done; tried again at the next interval"
+            );
+        }
+    }
+}
+
+async fn gauges(store: &Store) -> Result<(), StoreError> {
+    let backlog = outbox::backlog(store).await?;
+    metrics::outbox_backlog(backlog.pending, backlog.oldest_age_s, backlog.refused);
+    let counts = quarantine::counts(store).await?;
+    for reason in Reason::ALL {
+        let count = counts
+            .iter()
+            .find(|(name, _)| name == reason.as_str())
+            .map_or(0, |(_, count)| *count);
+        metrics::quarantine_records(reason.as_str(), count);
+    }
+    Ok(())
+}
+
+async fn sweep(store: &Store) -> Result<(), StoreError> {
+    let admitted = quarantine::sweep(store).await?;
+    if admitted > 0 {
+        tracing::info!(admitted, "stored records that were in quarantine");
+    }
+    metrics::quarantine_swept(admitted);
+    Ok(())
+}
+
+async fn trim(store: &Store, retention: Duration) -> Result<(), StoreError> {
+    metrics::ledger_trimmed(records::trim_ledger(store, retention).await?);
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! `shopfloor gateway`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use shopfloor::config::Role;
+use shopfloor::node::GatewayNode;
+use shopfloor_runtime::{shutdown, telemetry};
+
+use super::settings::ConfigFile;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
+    let config = args.config.require(Role::Gateway)?;
+    telemetry::init_logs(&config.log);
+    let metrics = telemetry::init_metrics().context("cannot install the metrics recorder")?;
+    shopfloor_broker::metrics::describe();
+    shopfloor_bridge::metrics::describe();
+    let stop = shutdown::on_signal()?;
+    let mut gateway = GatewayNode::start(&config, Some(metrics)).await?;
+    tracing::info!(id = config.gateway.id, mqtt = ?gateway.mqtt, admin = %config.admin.listen, "the gateway serves");
+    tokio::select! {
+        () = stop.cancelled() => {}
+        fault = gateway.failed() => return Err(fault),
+    }
+    gateway.stop().await?;
+    tracing::info!("stopped; what the sinks had no time for is in the spool");
+    Ok(ExitCode::SUCCESS)
+}

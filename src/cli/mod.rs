@@ -1,0 +1,64 @@
+//! The subcommands.
+//!
+//! Layout: [`settings`] reads the configuration for all of them; then one file each: [`gateway`], [`api`], [`up`]
+//! (everything at once, for a first look and for `make run`), [`simulate`], [`check`].
+
+mod api;
+mod check;
+mod gateway;
+mod settings;
+mod simulate;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// The gateway between a factory's MQTT machines and its data platform.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take MQTT messages in, make them durable, bring them to Kafka and the production API.
+    Gateway(gateway::Args),
+    /// Serve the production API over Postgres.
+    Api(api::Args),
+    /// Start everything on this machine and run a short simulated shift.
+    Up(up::Args),
+    /// Be a factory: publish as many machines over MQTT.
+    Simulate(simulate::Args),
+    /// Read the configuration and print every problem with its place.
+    Check(check::Args),
+}
+
+/// One line for the person at the terminal; logs go to standard error.
+#[allow(clippy::print_stdout)]
+fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+}
+
+/// Runs one subcommand to its end.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    if let Command::Check(args) = cli.command {
+        return Ok(check::run(&args));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Gateway(args) => gateway::run(args).await,
+            Command::Api(args) => api::run(args).await,
+            Command::Up(args) => up::run(args).await,
+            Command::Simulate(args) => simulate::run(args).await,
+            Command::Check(args) => Ok(check::run(&args)),
+        }
+    })
+}

@@ -1,0 +1,87 @@
+//! One production API: listener, outbox relay, admin endpoint.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use shopfloor_api::{Api, Store};
+use shopfloor_bridge::kafka::Cluster;
+use shopfloor_runtime::accept::{Listener, ListenerConfig};
+use shopfloor_runtime::admin::{Admin, Check};
+use shopfloor_runtime::shutdown;
+use shopfloor_runtime::telemetry::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::records;
+use crate::config::Config;
+
+/// Time for requests under way and for the relay's last batch.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running API.
+#[derive(Debug)]
+pub struct ApiNode {
+    pub address: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    admin_stop: CancellationToken,
+}
+
+impl ApiNode {
+    /// Migrates the database and serves. Without `kafka`, records wait in the outbox.
+    pub async fn start(
+        config: &Config,
+        kafka: Option<&Cluster>,
+        metrics: Option<PrometheusHandle>,
+    ) -> Result<Self> {
+        let store = Store::new(&config.api.database).context("cannot use the database")?;
+        store.migrate().await.context("cannot migrate the database")?;
+        let publisher = records::publisher(kafka).context("cannot make a Kafka producer")?;
+        let api = Api::new(config.api.clone(), store.clone(), publisher);
+        let listener = Listener::bind("api", config.api.listener.clone()).await?;
+        let address = listener.local_addr()?;
+        let (stop, admin_stop, tasks) = (
+            CancellationToken::new(),
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
+        if let Some(metrics) = metrics {
+            serve_admin(&config.admin, metrics, store, admin_stop.clone()).await?;
+        }
+        if kafka.is_some() {
+            api.start_background(&stop, &tasks);
+        }
+        tasks.spawn(api.serve(listener, stop.clone(), tasks.clone()));
+        Ok(Self {
+            address,
+            stop,
+            tasks,
+            admin_stop,
+        })
+    }
+
+    /// Takes no more connections, finishes the requests under way, stops the relay.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        shutdown::drain(&self.tasks, DRAIN_TIMEOUT).await;
+        self.admin_stop.cancel();
+    }
+}
+
+async fn serve_admin(
+    config: &ListenerConfig,
+    metrics: PrometheusHandle,
+    store: Store,
+    stop: CancellationToken,
+) -> Result<()> {
+    let postgres: Check = Arc::new(move || {
+        let store = store.clone();
+        Box::pin(async move { store.ready().await })
+    });
+    let admin = Admin::new(metrics, vec![("postgres", postgres)]);
+    let listener = Listener::bind("admin", config.clone()).await?;
+    tokio::spawn(admin.serve(listener, stop, TaskTracker::new()));
+    Ok(())
+}

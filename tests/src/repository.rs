@@ -1,0 +1,55 @@
+//! Where things are that no crate can give: the binary, HAProxy's file, the Python clients.
+
+use std::path::{Path, PathBuf};
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in the repository")
+        .to_owned()
+}
+
+/// The folder that `make kafka` fills.
+pub fn kafka_jars() -> PathBuf {
+    root().join(".run/kafka/lib")
+}
+
+/// The one configuration of HAProxy.
+pub fn haproxy_config() -> PathBuf {
+    root().join("haproxy/haproxy.cfg")
+}
+
+/// The `shopfloor` binary of this build: cargo puts it two folders above the tests.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let built = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let binary = built.join("shopfloor");
+    assert!(
+        binary.is_file(),
+        "{} is not built: run `cargo build --workspace --bins`, as `make test` does",
+        binary.display()
+    );
+    binary
+}
+
+/// The interpreter that has kafka-python 2.0.2 and paho-mqtt.
+pub fn python() -> PathBuf {
+    let python = root().join(".run/venv/bin/python");
+    assert!(
+        python.is_file(),
+        "{} is missing: run `scripts/setup.sh test`, as `make test` does",
+        python.display()
+    );
+    python
+}
+
+/// A script of `tests/python`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name)
+}
+
+/// Whether a part that cannot be had is a failure (`SHOPFLOOR_REQUIRE_REAL=1`, set by CI).
+pub fn require_real() -> bool {
+    std::env::var_os("SHOPFLOOR_REQUIRE_REAL").is_some_and(|value| value == "1")
+}

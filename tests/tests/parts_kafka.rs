@@ -1,0 +1,83 @@
+//! The Kafka part, read as the migration client reads.
+
+use std::process::Command;
+use std::time::Duration;
+
+use shopfloor_tests::python::{self, MigrationClient};
+use shopfloor_tests::{kafka, repository, wait};
+
+const WITHIN: Duration = Duration::from_secs(60);
+
+fn record(machine: u32, order: u32) -> (String, String) {
+    let value = format!(
+        r#"{{"machineId":{machine},"partId":4,"order":{order},"var5":false,"timeOfProduction":"2023-12-10T00:00:00.000Z","isDeleted":false,"lastUpdate":"2023-12-10 00:00:01.0000000"}}"#
+    );
+    (machine.to_string(), value)
+}
+
+#[test]
+fn a_group_of_the_old_python_client_reads_what_was_acknowledged_before_and_after_a_kill() {
+    let mut kafka = kafka::own();
+    let bootstrap = kafka.bootstrap();
+    let before: Vec<_> = (0..60).map(|n| record(n % 12 + 1, n)).collect();
+    python::produce(&bootstrap, "supply_chain", &before);
+    let mut client = MigrationClient::start(&bootstrap, &["supply_chain"]);
+    wait::until("60 records", WITHIN, || client.consumed().len() == 60, || "fewer");
+
+    kafka.kill().unwrap();
+    kafka.restart().unwrap();
+    assert_eq!(kafka.bootstrap(), bootstrap);
+    let after: Vec<_> = (60..120).map(|n| record(n % 12 + 1, n)).collect();
+    python::produce(&bootstrap, "supply_chain", &after);
+
+    let orders = |client: &mut MigrationClient| {
+        let mut orders: Vec<_> = client
+            .consumed()
+            .iter()
+            .map(|record| record.value["order"].as_u64())
+            .collect();
+        orders.sort_unstable();
+        orders.dedup();
+        orders
+    };
+    wait::until(
+        "120 different records",
+        WITHIN,
+        || orders(&mut client).len() == 120,
+        || "fewer",
+    );
+    let consumed = client.close();
+    let partitions: std::collections::BTreeSet<_> = consumed.iter().map(|record| record.partition).collect();
+    assert!(partitions.len() > 1, "12 keys in one partition: {partitions:?}");
+    assert!(
+        partitions.iter().all(|partition| (0..6).contains(partition)),
+        "{partitions:?}"
+    );
+}
+
+#[test]
+#[should_panic(expected = "`isDeleted` must be a boolean")]
+fn a_record_that_the_client_refuses_fails_the_test_that_reads_it() {
+    let kafka = kafka::own();
+    let (key, unstamped) = (
+        "1".to_owned(),
+        record(1, 1).1.replace(r#""isDeleted":false,"#, ""),
+    );
+    python::produce(&kafka.bootstrap(), "supply_chain", &[(key, unstamped)]);
+    let mut client = MigrationClient::start(&kafka.bootstrap(), &["supply_chain"]);
+    wait::until(
+        "a refusal",
+        WITHIN,
+        || !client.consumed().is_empty(),
+        || "nothing read",
+    );
+}
+
+#[test]
+fn the_rules_refuse_what_the_client_refuses() {
+    let mut unittest = Command::new(repository::python());
+    unittest
+        .args(["-B", "-m", "unittest", "test_migration_client"])
+        .current_dir(repository::script(""));
+    python::run(unittest, String::new()).unwrap();
+}
