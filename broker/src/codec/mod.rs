@@ -15,6 +15,8 @@
 pub(crate) mod connect;
 pub(crate) mod decode;
 pub(crate) mod encode;
+#[cfg(test)]
+mod oracle_tests;
 pub(crate) mod properties;
 pub(crate) mod reader;
 

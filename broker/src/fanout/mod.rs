@@ -1,6 +1,6 @@
 //! rumqttd's router as the engine for live monitoring: QoS 0 messages to wildcard subscriptions.
 //!
-//! This is the only file that names rumqttd. What the router does here is what it does well: one writer, a
+//! [`router`] is the only file that names rumqttd. What the router does here is what it does well: one writer, a
 //! bounded log for each filter, readers that pull in bulk, all of it off the publishers' tasks, where losing the
 //! oldest under overload is the contract anyway. Everything else is delivered by the front itself, because the
 //! router (0.20.0) was seen to
@@ -19,31 +19,22 @@
 //! device connection notices. Its thread cannot be ended from outside (it holds a sender to itself), which
 //! matters to nobody but tests that start many fronts.
 
+mod router;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
-
-use bytes::Bytes;
-use futures_util::FutureExt;
-use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
-use rumqttd::protocol::{
-    Filter, Packet, Publish, PublishProperties, QoS, RetainForwardRule, Subscribe, SubscribeProperties,
-};
-use rumqttd::{Forward, Notification, Router, RouterConfig};
+use std::time::Duration;
 
 use crate::config::FanoutConfig;
-use crate::message::{Delivery, Message, now_ms};
+use crate::message::{Delivery, Message};
 use crate::metrics;
 use crate::session::{Session, Subscribed};
-use crate::tap::{Properties, Topic};
 use crate::topics;
 
 /// Topics that the router may come to know; it never forgets one.
 const MAX_TOPICS: usize = 50_000;
-/// Router deaths after which the front goes on without it.
-const MAX_RESTARTS: usize = 20;
 /// The feeder waits no longer for the reader than this; then it takes what is missing for lost.
 const STUCK: Duration = Duration::from_secs(1);
 
@@ -74,9 +65,8 @@ struct Table {
     hasher: RandomState,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
-    filter: String,
     readers: Vec<Arc<Carried>>,
 }
 
@@ -170,7 +160,7 @@ impl Fanout {
         let shared = Arc::clone(&self.shared);
         let spawned = std::thread::Builder::new()
             .name("mqtt-fanout".to_owned())
-            .spawn(move || feed(&shared));
+            .spawn(move || router::feed(&shared));
         match spawned {
             Ok(thread) => *feeder = Some(thread),
             Err(error) => {
@@ -225,15 +215,9 @@ impl Table {
     fn add(&mut self, filter: &str) -> usize {
         // The router takes 0 for no identifier: the first slot is never used.
         if self.slots.is_empty() {
-            self.slots.push(Slot {
-                filter: String::new(),
-                readers: Vec::new(),
-            });
+            self.slots.push(Slot::default());
         }
-        self.slots.push(Slot {
-            filter: filter.to_owned(),
-            readers: Vec::new(),
-        });
+        self.slots.push(Slot::default());
         self.by_filter.insert(filter.to_owned(), self.slots.len() - 1);
         self.slots.len() - 1
     }
@@ -307,11 +291,28 @@ impl Shared {
         }
     }
 
-    fn came_out(&self, bytes: usize) {
+    /// Gives a message that came out of the router, by way of the filter `slot`, to the filter's readers.
+    fn came_out(&self, slot: Option<usize>, message: Message) {
         let mut queue = self.lock_queue();
-        queue.underway_bytes = queue.underway_bytes.saturating_sub(bytes);
+        queue.underway_bytes = queue.underway_bytes.saturating_sub(message.bytes());
         drop(queue);
         self.changed.notify_all();
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let Some((number, slot)) = slot.and_then(|number| Some((number, table.slots.get(number)?))) else {
+            return;
+        };
+        let message = Arc::new(message);
+        for reader in &slot.readers {
+            if let Some(subscription_ids) = reader.ids_through(number, message.topic.as_str()) {
+                let message = Arc::clone(&message);
+                reader.session.mailbox.push(Delivery {
+                    message,
+                    qos: 0,
+                    retain: false,
+                    subscription_ids,
+                });
+            }
+        }
     }
 }
 
@@ -331,209 +332,13 @@ impl Queue {
     }
 }
 
-/// One life of the router.
-struct Link {
-    life: usize,
-    tx: LinkTx,
-}
-
-/// The feeder's thread: jobs to the router, and a new router where the last one died.
-fn feed(shared: &Arc<Shared>) {
-    let mut link: Option<Link> = None;
-    let mut lives = 0;
-    while let Some(jobs) = shared.next_jobs() {
-        if link.as_ref().is_some_and(|link| {
-            jobs.iter()
-                .any(|job| matches!(job, Job::Died(life) if *life == link.life))
-        }) {
-            link = None;
-        }
-        if link.is_none() {
-            if lives > 0 {
-                tracing::warn!(lives, "the fan-out router died; building the next one");
-                metrics::router_restarted("died");
-            }
-            lives += 1;
-            if lives > MAX_RESTARTS {
-                tracing::error!(
-                    lives,
-                    "the fan-out router dies again and again; going on without it"
-                );
-                shared.available.store(false, Ordering::Release);
-                return;
-            }
-            link = connect(shared, lives);
-        }
-        let sent = link.as_mut().is_some_and(|link| send(shared, link, jobs));
-        if !sent {
-            // What was under way is lost, as QoS 0 may be; the next life begins at once.
-            link = None;
-            shared.push(Job::Died(0));
-        }
-    }
-}
-
-/// Builds a router and gives it every filter; its reader runs in a thread of its own.
-fn connect(shared: &Arc<Shared>, life: usize) -> Option<Link> {
-    let config = RouterConfig {
-        // Ours, and the next one after a duplicate.
-        max_connections: 2,
-        max_outgoing_packet_count: 200,
-        max_segment_size: shared.config.log_bytes_per_filter / 2,
-        max_segment_count: 2,
-        ..RouterConfig::default()
-    };
-    let sender = Router::new(life, config).spawn();
-    let (tx, rx, _connack) = LinkBuilder::new("shopfloor-front", sender).build().ok()?;
-    let reader = Arc::clone(shared);
-    let spawned = std::thread::Builder::new()
-        .name("mqtt-fanout-read".to_owned())
-        .spawn(move || read(&reader, rx, life));
-    if let Err(error) = spawned {
-        tracing::error!(%error, "no thread for the fan-out router's reader");
-        return None;
-    }
-    shared.lock_queue().underway_bytes = 0;
-    let filters = {
-        let table = shared.table.read().unwrap_or_else(PoisonError::into_inner);
-        table
-            .by_filter
-            .iter()
-            .map(|(filter, slot)| Job::Subscribe(*slot, filter.clone()))
-            .collect()
-    };
-    let mut link = Link { life, tx };
-    send(shared, &mut link, filters).then_some(link)
-}
-
-/// Hands jobs to the router in one turn. False where it is dead.
-fn send(shared: &Shared, link: &mut Link, jobs: Vec<Job>) -> bool {
-    let mut packets = Vec::with_capacity(jobs.len());
-    let mut bytes = 0;
-    {
-        let table = shared.table.read().unwrap_or_else(PoisonError::into_inner);
-        for job in jobs {
-            match job {
-                Job::Subscribe(slot, filter) => packets.push(subscribe(slot, filter)),
-                Job::Publish(message) => {
-                    bytes += message.bytes() * table.selecting(message.topic.as_str());
-                    packets.push(publish(&message));
-                }
-                Job::Died(_) => {}
-            }
-        }
-    }
-    let Some(last) = packets.pop() else { return true };
-    shared.lock_queue().underway_bytes += bytes;
-    link.tx.buffer().extend(packets);
-    // Its future never waits: it blocks while the router is busy, which is what this thread is for.
-    matches!(link.tx.send(last).now_or_never(), Some(Ok(_)))
-}
-
-fn subscribe(slot: usize, filter: String) -> Packet {
-    let filter = Filter {
-        path: filter,
-        qos: QoS::AtMostOnce,
-        nolocal: false,
-        preserve_retain: false,
-        retain_forward_rule: RetainForwardRule::Never,
-    };
-    let properties = SubscribeProperties {
-        id: Some(slot),
-        user_properties: Vec::new(),
-    };
-    Packet::Subscribe(
-        Subscribe {
-            pkid: 1,
-            filters: vec![filter],
-        },
-        Some(properties),
-    )
-}
-
-fn publish(message: &Message) -> Packet {
-    let publish = Publish::new(message.topic.as_bytes().clone(), message.payload.clone(), false);
-    let left_s = message.expiry_left_s(now_ms()).unwrap_or(Some(0));
-    let properties = match &message.properties {
-        None => None,
-        Some(properties) => Some(PublishProperties {
-            payload_format_indicator: properties.payload_format_utf8.then_some(1),
-            message_expiry_interval: left_s,
-            topic_alias: None,
-            response_topic: properties.response_topic.clone(),
-            correlation_data: properties.correlation_data.clone(),
-            user_properties: properties.user.clone(),
-            subscription_identifiers: Vec::new(),
-            content_type: properties.content_type.clone(),
-        }),
-    };
-    Packet::Publish(publish, properties)
-}
-
-/// The reader's thread: messages out of the router to their subscribers.
-fn read(shared: &Shared, mut rx: LinkRx, life: usize) {
-    loop {
-        let deadline = Instant::now() + STUCK;
-        match rx.recv_deadline(deadline) {
-            Ok(Some(Notification::Forward(forward))) => forwarded(shared, forward),
-            Ok(Some(Notification::Unschedule)) => {
-                if rx.ready().is_err() {
-                    return shared.push(Job::Died(life));
-                }
-            }
-            Ok(_) => {}
-            // Only a dead router fails before its time.
-            Err(_) if Instant::now() < deadline => return shared.push(Job::Died(life)),
-            Err(_) => {
-                if shared.lock_queue().stop {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-fn forwarded(shared: &Shared, forward: Forward) {
-    let Forward {
-        publish, properties, ..
-    } = forward;
-    let slot = properties
-        .as_ref()
-        .and_then(|properties| properties.subscription_identifiers.last().copied());
-    let topic = Topic::from_checked(publish.topic);
-    shared.came_out(topic.as_bytes().len() + publish.payload.len());
-    let table = shared.table.read().unwrap_or_else(PoisonError::into_inner);
-    let Some((number, slot)) = slot.and_then(|number| Some((number, table.slots.get(number)?))) else {
-        return;
-    };
-    if slot.readers.is_empty() {
-        return;
-    }
-    let message = Arc::new(message(topic, publish.payload, properties));
-    for reader in &slot.readers {
-        if let Some(subscription_ids) = reader.ids_through(number, &slot.filter, message.topic.as_str()) {
-            let message = Arc::clone(&message);
-            reader.session.mailbox.push(Delivery {
-                message,
-                qos: 0,
-                retain: false,
-                subscription_ids,
-            });
-        }
-    }
-}
-
 impl Carried {
     /// A topic that several filters of one session select comes out of the router once for each: the first of
     /// them delivers it, with the identifiers of all. `None` where another one does.
-    fn ids_through(&self, number: usize, filter: &str, topic: &str) -> Option<Vec<u32>> {
+    fn ids_through(&self, number: usize, topic: &str) -> Option<Vec<u32>> {
         if let [(_, _, id)] = self.filters.as_slice() {
             return Some(id.iter().copied().collect());
         }
-        debug_assert!(
-            topics::matches(filter, topic),
-            "the router matched {filter} with {topic}"
-        );
         let mut matching = self
             .filters
             .iter()
@@ -544,37 +349,16 @@ impl Carried {
     }
 }
 
-fn message(topic: Topic, payload: Bytes, properties: Option<PublishProperties>) -> Message {
-    let expires_ms = properties
-        .as_ref()
-        .and_then(|properties| properties.message_expiry_interval)
-        .map(|left_s| now_ms() + i64::from(left_s) * 1000);
-    let properties = properties.map(|properties| {
-        Box::new(Properties {
-            content_type: properties.content_type,
-            payload_format_utf8: properties.payload_format_indicator == Some(1),
-            message_expiry_s: None,
-            response_topic: properties.response_topic,
-            correlation_data: properties.correlation_data,
-            user: properties.user_properties,
-        })
-    });
-    Message {
-        topic,
-        payload,
-        qos: 0,
-        retain: false,
-        properties,
-        publisher: 0,
-        expires_ms,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+
     use super::*;
     use crate::codec::SubscribeOptions;
     use crate::config::SessionConfig;
+    use crate::tap::Topic;
 
     fn reader(fanout: &Fanout, key: u64, filters: &[(&str, u32)]) -> Arc<Session> {
         let session = Arc::new(Session::new(
@@ -600,11 +384,15 @@ mod tests {
     }
 
     fn message(topic: &str, payload: &str) -> Arc<Message> {
-        Arc::new(super::message(
-            Topic::from(topic),
-            Bytes::copy_from_slice(payload.as_bytes()),
-            None,
-        ))
+        Arc::new(Message {
+            topic: Topic::from(topic),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            qos: 0,
+            retain: false,
+            properties: None,
+            publisher: 0,
+            expires_ms: None,
+        })
     }
 
     /// Deliveries as payload and identifiers, once `count` are there.
