@@ -238,3 +238,140 @@ async fn create_prices(
     loaded.prices += material.prices.len();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::api_fixture::{Api, Rows};
+
+    const ALL: Loaded = Loaded {
+        materials: 5,
+        prices: 70,
+        parts: 100,
+        machines: 50,
+    };
+
+    #[tokio::test]
+    async fn an_empty_api_gets_everything_in_16_small_requests_and_a_second_load_changes_nothing() {
+        let api = Api::start(Rows::default()).await;
+        assert_eq!(load(&api.base_url).await.unwrap(), ALL);
+        {
+            let rows = api.rows();
+            assert!(
+                rows.requests.len() <= 16 && rows.body_bytes_max < 102_400,
+                "{:?}",
+                rows.requests
+            );
+            assert_eq!(
+                (rows.materials.len(), rows.parts.len(), rows.machines.len()),
+                (5, 100, 50)
+            );
+            assert_eq!(rows.materials.first().unwrap(), "iron");
+            assert_eq!(
+                rows.parts.first().unwrap(),
+                &json!({ "defaultPrice": 21.6154, "timeToProduce": 153 })
+            );
+        }
+        let before = api.rows().requests.len();
+        assert!(load(&api.base_url).await.unwrap().was_there());
+        let rows = api.rows();
+        assert!(
+            rows.requests
+                .iter()
+                .skip(before)
+                .all(|request| request.starts_with("GET "))
+        );
+    }
+
+    #[tokio::test]
+    async fn every_part_is_linked_to_its_materials_and_every_price_arrives() {
+        let api = Api::start(Rows::default()).await;
+        load(&api.base_url).await.unwrap();
+        let rows = api.rows();
+        // Part 1 is of copper and zinc, materials 2 and 3.
+        let of_part_1 = rows.links.iter().filter(|(_, body)| {
+            body.get("partInformationIds")
+                .and_then(Value::as_array)
+                .unwrap()
+                .contains(&json!(1))
+        });
+        let paths: Vec<_> = of_part_1.map(|(path, _)| path.as_str()).collect();
+        assert_eq!(
+            paths,
+            ["/materials/2/part-informations", "/materials/3/part-informations"]
+        );
+        let (path, body) = rows.prices.first().unwrap();
+        assert_eq!(path, "/materials/prices/1/many-prices");
+        assert_eq!(
+            body.pointer("/prices/0"),
+            Some(&json!({ "price": 9.91, "date": "01-01-2010" }))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_load_that_broke_off_anywhere_is_completed_by_the_next() {
+        for breaks_at in 1..=16 {
+            let api = Api::start(Rows {
+                breaks_at: Some(breaks_at),
+                ..Rows::default()
+            })
+            .await;
+            let error = load(&api.base_url).await.unwrap_err().to_string();
+            assert!(error.contains("500"), "{error}");
+            assert!(!load(&api.base_url).await.unwrap().was_there());
+            let rows = api.rows();
+            assert_eq!(
+                (rows.materials.len(), rows.parts.len(), rows.machines.len()),
+                (5, 100, 50)
+            );
+            let linked: BTreeSet<_> = rows.links.iter().map(|(path, _)| path).collect();
+            let priced: BTreeSet<_> = rows.prices.iter().map(|(path, _)| path).collect();
+            assert_eq!(
+                (linked.len(), priced.len()),
+                (5, 5),
+                "broken at request {breaks_at}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rate_limit_is_waited_out() {
+        let api = Api::start(Rows {
+            limits_at: Some(5),
+            ..Rows::default()
+        })
+        .await;
+        assert_eq!(load(&api.base_url).await.unwrap(), ALL);
+        assert_eq!(api.rows().parts.len(), 100);
+    }
+
+    #[tokio::test]
+    async fn ids_that_the_simulator_does_not_publish_are_an_error_with_the_remedy() {
+        let api = Api::start(Rows {
+            deleted_before: 7,
+            ..Rows::default()
+        })
+        .await;
+        let error = load(&api.base_url).await.unwrap_err().to_string();
+        assert!(
+            error.contains("from 8") && error.contains("use an empty one"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_form_is_named() {
+        for wrong in [
+            "127.0.0.1:3002",
+            "https://127.0.0.1:3002",
+            "http://127.0.0.1:3002/api/v1",
+            "",
+        ] {
+            let error = load(wrong).await.unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("{wrong:?}")) && error.contains("http://host:port"),
+                "{error}"
+            );
+        }
+    }
+}

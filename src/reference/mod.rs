@@ -9,5 +9,8 @@ pub mod factory;
 pub mod load;
 mod rest;
 
+#[cfg(test)]
+mod api_fixture;
+
 pub use factory::Factory;
 pub use load::{LoadError, Loaded, load};

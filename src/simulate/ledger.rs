@@ -253,7 +253,9 @@ mod tests {
     fn with_a_session_packet_ids_stay_and_a_received_message_is_only_released() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
         messages().take(3).for_each(|message| ledger.hand(message));
-        [16, 1].into_iter().for_each(|id| assert!(matches!(ledger.written(id, now), Written::First(_))));
+        [16, 1]
+            .into_iter()
+            .for_each(|id| assert!(matches!(ledger.written(id, now), Written::First(_))));
         ledger.received(16);
         assert_eq!(
             ledger.resume().map(|r| order(&r)).collect::<Vec<_>>(),
@@ -267,7 +269,9 @@ mod tests {
     fn a_lost_session_settles_what_the_broker_had_received_and_publishes_it_no_more() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
         messages().take(2).for_each(|message| ledger.hand(message));
-        [1, 2].into_iter().for_each(|id| assert!(matches!(ledger.written(id, now), Written::First(_))));
+        [1, 2]
+            .into_iter()
+            .for_each(|id| assert!(matches!(ledger.written(id, now), Written::First(_))));
         ledger.received(1);
         let settled: Vec<_> = ledger
             .restart(now)

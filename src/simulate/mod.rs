@@ -5,12 +5,12 @@
 //! - [`args`]: the command line, and [`Config`], what the rest works from.
 //! - [`plan`]: which unit each machine makes when; seeded, pure.
 //! - [`payload`]: a unit as topic and bytes: JSON, protobuf, or invalid on purpose.
-//! - [`pace`]: when a message is due, by simulated time and by the rate limit.
-//! - [`machine`]: one machine, from its first connection to its last acknowledgement.
-//! - [`client`]: the only file that names rumqttc.
-//! - [`ledger`]: which message has which packet id, what is resent after a reconnect, what was settled.
+//! - `pace`: when a message is due, by simulated time and by the rate limit.
+//! - `machine`: one machine, from its first connection to its last acknowledgement.
+//! - `client`: the only folder that names rumqttc.
+//! - `ledger`: which message has which packet id, what is resent after a reconnect, what was settled.
 //! - [`ack_log`]: a line for each acknowledged message, for an auditor.
-//! - [`stats`], [`progress`], [`summary`]: what a person sees.
+//! - `stats`, `progress`, [`summary`]: what a person sees.
 //!
 //! Promise: the same seed publishes the same bytes whatever the timing; a message counts as acknowledged once, and
 //! only when the broker has taken it over (PUBACK, or PUBCOMP for QoS 2).

@@ -60,53 +60,58 @@ fn versions_and_qos() -> impl Iterator<Item = (MqttVersion, u8)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_is_acknowledged_once_though_connections_break_in_mid_flow() {
+    let mut cases = tokio::task::JoinSet::new();
     for (mqtt, qos) in versions_and_qos() {
-        for forgets_sessions in [false, true] {
-            let faults = Faults {
-                closes_before: 101,
-                closes_after: 151,
-                closes_on_answer: 211,
-                forgets_sessions,
-                ..Faults::default()
-            };
-            let (broker, directory) = (Broker::start(faults).await, tempfile::tempdir().unwrap());
-            let log = directory.path().join("acks.csv");
-            let config = Config {
-                ack_log: Some(log.clone()),
-                ..config(broker.port, mqtt, qos)
-            };
-            let planned = planned(&config);
-            let summary = run_to_end(config).await;
-            let case = format!("{mqtt:?} QoS {qos} forgets_sessions {forgets_sessions}: {summary:?}");
+        cases.spawn(survives_breaks(mqtt, qos, false));
+        cases.spawn(survives_breaks(mqtt, qos, true));
+    }
+    cases.join_all().await;
+}
 
-            assert!(summary.is_complete() && summary.reconnects > 10, "{case}");
-            assert_eq!(
-                (summary.published, summary.acknowledged),
-                (MESSAGES, MESSAGES),
-                "{case}"
-            );
-            let expected: BTreeSet<_> = planned
-                .iter()
-                .map(|m| (m.unit.machine_id, m.unit.order))
-                .collect();
-            let lines = ack_lines(&log);
-            let logged: BTreeSet<_> = lines.iter().map(|line| (line.machine_id, line.order)).collect();
-            assert_eq!((lines.len(), logged), (planned.len(), expected), "{case}");
-            let seen = broker.seen();
-            assert_eq!(
-                payloads(&seen.answered).len(),
-                planned.len(),
-                "acknowledged without an answer; {case}"
-            );
-            assert_in_order(&planned, &seen.taken, &case);
-            if qos == 2 && !forgets_sessions {
-                assert_eq!(
-                    seen.taken.len(),
-                    planned.len(),
-                    "taken twice in a session; {case}"
-                );
-            }
-        }
+async fn survives_breaks(mqtt: MqttVersion, qos: u8, forgets_sessions: bool) {
+    let faults = Faults {
+        closes_before: 101,
+        closes_after: 151,
+        closes_on_answer: 211,
+        forgets_sessions,
+        ..Faults::default()
+    };
+    let (broker, directory) = (Broker::start(faults).await, tempfile::tempdir().unwrap());
+    let log = directory.path().join("acks.csv");
+    let config = Config {
+        ack_log: Some(log.clone()),
+        ..config(broker.port, mqtt, qos)
+    };
+    let planned = planned(&config);
+    let summary = run_to_end(config).await;
+    let case = format!("{mqtt:?} QoS {qos} forgets_sessions {forgets_sessions}: {summary:?}");
+
+    assert!(summary.is_complete() && summary.reconnects > 10, "{case}");
+    assert_eq!(
+        (summary.published, summary.acknowledged),
+        (MESSAGES, MESSAGES),
+        "{case}"
+    );
+    let expected: BTreeSet<_> = planned
+        .iter()
+        .map(|m| (m.unit.machine_id, m.unit.order))
+        .collect();
+    let lines = ack_lines(&log);
+    let logged: BTreeSet<_> = lines.iter().map(|line| (line.machine_id, line.order)).collect();
+    assert_eq!((lines.len(), logged), (planned.len(), expected), "{case}");
+    let seen = broker.seen();
+    assert_eq!(
+        payloads(&seen.answered).len(),
+        planned.len(),
+        "acknowledged without an answer; {case}"
+    );
+    assert_in_order(&planned, &seen.taken, &case);
+    if qos == 2 && !forgets_sessions {
+        assert_eq!(
+            seen.taken.len(),
+            planned.len(),
+            "taken twice in a session; {case}"
+        );
     }
 }
 
