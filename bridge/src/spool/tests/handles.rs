@@ -274,6 +274,31 @@ async fn closing_stores_what_was_accepted_and_refuses_what_comes_later() {
 }
 
 #[tokio::test]
+async fn closing_a_full_spool_answers_what_waits_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(
+        dir.path(),
+        SpoolConfig {
+            min_free_disk_bytes: 1 << 60,
+            ..small()
+        },
+    );
+    let waiting = tokio::spawn({
+        let spool = spool.clone();
+        async move { append(&spool, 1..2).await }
+    });
+    while spool.status().held.is_none() {
+        tokio::task::yield_now().await;
+    }
+    spool.close().await.unwrap();
+    let answer = waiting.await.unwrap();
+    assert!(
+        matches!(answer, Err(SpoolError::Held(Hold::MinFreeDisk))),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
 async fn an_append_larger_than_a_commit_is_handed_back_whole() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), small());
