@@ -9,6 +9,8 @@ use crate::spool::format::{Found, Progress, RecordHeader, SegmentHeader, record_
 use crate::spool::writer::Outcome;
 use crate::spool::{Cause, Hold, ReadError, SpoolConfig, SpoolError, Stored};
 
+type Sequences = std::ops::Range<u64>;
+
 fn config() -> SpoolConfig {
     SpoolConfig {
         max_bytes: 1 << 20,
@@ -64,10 +66,8 @@ fn flip_byte(disk: &FakeFilesystem, first_sequence: u64, sequence: u64, byte: us
 }
 
 /// What is read: sequences, or the range that is lost and why.
-fn summary(
-    read: &[Result<Stored, ReadError>],
-) -> Vec<Result<std::ops::Range<u64>, (std::ops::Range<u64>, Cause)>> {
-    let mut summary: Vec<Result<std::ops::Range<u64>, _>> = Vec::new();
+fn summary(read: &[Result<Stored, ReadError>]) -> Vec<Result<Sequences, (Sequences, Cause)>> {
+    let mut summary: Vec<Result<Sequences, _>> = Vec::new();
     for read in read {
         match (read, summary.last_mut()) {
             (Ok(stored), Some(Ok(run))) if run.end == stored.sequence => run.end += 1,

@@ -108,13 +108,16 @@ pub(super) async fn read_all(reader: &mut Reader) -> Vec<Result<Stored, ReadErro
     }
 }
 
+/// The ids of one append, and what became of it.
+type Answer = (Vec<u64>, Result<std::ops::Range<u64>, SpoolError>);
+
 /// What the spool has promised.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     next_id: u64,
     /// Appends that were answered, and entries that a reader was given: these must not change or vanish.
     held: BTreeMap<u64, u64>,
-    answers: Arc<Mutex<Vec<(Vec<u64>, Result<std::ops::Range<u64>, SpoolError>)>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
 }
 
 fn entry(id: u64, payload_bytes: usize) -> Entry {
