@@ -27,7 +27,7 @@ use crate::config::KafkaConfig;
 use crate::embedded_log::EmbeddedLog;
 
 /// How long one blocking call to Kafka may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the event thread sleeps at most, and so the longest that a dropped producer lives on.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Most topic handles that one producer keeps; captures in topic names could make any number.
@@ -440,28 +440,41 @@ pub enum Undelivered {
     /// This record will never be taken; others may be.
     #[error("Kafka refuses the record: {0}")]
     Refused(String),
+    /// The batch in which it travelled was refused; sent alone, the record may be taken.
+    #[error("Kafka refuses the batch of the record: {0}")]
+    Suspect(String),
     /// The producer is at fault or has stopped: another one must send it again.
     #[error("the Kafka producer failed: {0}")]
     Again(String),
 }
 
 impl Undelivered {
-    fn of(code: RDKafkaErrorCode) -> Self {
+    /// What a code means when librdkafka refuses a record before it is sent.
+    fn at_once(code: RDKafkaErrorCode) -> Self {
+        match code {
+            RDKafkaErrorCode::MessageSizeTooLarge => Self::Refused(code.to_string()),
+            other => Self::on_the_way(other),
+        }
+    }
+
+    /// What a code means when it comes back for a record that was sent.
+    fn on_the_way(code: RDKafkaErrorCode) -> Self {
         use RDKafkaErrorCode as Code;
         match code {
+            Code::InvalidTopic
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::UnknownTopicOrPartition
+            | Code::TopicAuthorizationFailed => Self::Refused(code.to_string()),
             Code::MessageSizeTooLarge
             | Code::InvalidMessageSize
             | Code::MessageBatchTooLarge
             | Code::InvalidRecord
+            | Code::InvalidDifferentRecord
             | Code::InvalidMessage
             | Code::InvalidTimestamp
-            | Code::InvalidTopic
-            | Code::UnknownTopic
-            | Code::UnknownPartition
-            | Code::UnknownTopicOrPartition
-            | Code::TopicAuthorizationFailed
             | Code::PolicyViolation
-            | Code::UnsupportedForMessageFormat => Self::Refused(code.to_string()),
+            | Code::UnsupportedForMessageFormat => Self::Suspect(code.to_string()),
             other => Self::Again(other.to_string()),
         }
     }
@@ -553,7 +566,7 @@ impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
             }
             Err((error, _)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-                self.refuse(record, Undelivered::of(code));
+                self.refuse(record, Undelivered::on_the_way(code));
             }
         }
     }
@@ -745,7 +758,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
         if code == RDKafkaErrorCode::QueueFull {
             group.left.push(record);
         } else {
-            self.base.context().refuse(record, Undelivered::of(code));
+            self.base.context().refuse(record, Undelivered::at_once(code));
         }
     }
 }
@@ -861,6 +874,8 @@ pub(crate) enum Fault {
     ProducerRefused,
     /// The next produce requests fail in a way that passes.
     NotLeader(usize),
+    /// The next produce requests are refused as a whole: the batch is larger than the topic allows.
+    BatchTooLarge(usize),
 }
 
 #[cfg(test)]
@@ -877,6 +892,11 @@ impl Cluster {
             Fault::ProducerRefused => {
                 let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
                 mock.request_errors(RDKafkaApiKey::InitProducerId, &refused);
+                Ok(())
+            }
+            Fault::BatchTooLarge(times) => {
+                let errors = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; times];
+                mock.request_errors(RDKafkaApiKey::Produce, &errors);
                 Ok(())
             }
             Fault::NotLeader(times) => {

@@ -49,8 +49,25 @@ impl Publisher {
     }
 
     /// Resolves when Kafka has each record on all replicas, or has failed it; one outcome a record, in their order.
-    /// Records of one topic and key keep their order as long as none fails.
+    /// Records of one topic and key keep their order as long as none fails. A refused batch is sent again record by
+    /// record, so that only the one at fault fails.
     pub async fn publish_all(&self, records: Vec<(String, String, Bytes)>) -> Vec<Result<(), PublishFault>> {
+        let mut outcomes = self.publish_batch(records.clone()).await;
+        for (outcome, record) in outcomes.iter_mut().zip(records) {
+            if matches!(outcome, Err(PublishFault::Undelivered(Undelivered::Suspect(_)))) {
+                let alone = self.publish_batch(vec![record]).await.pop();
+                *outcome = match alone.unwrap_or(Err(PublishFault::Stopped)) {
+                    Err(PublishFault::Undelivered(Undelivered::Suspect(why))) => {
+                        Err(Undelivered::Refused(why).into())
+                    }
+                    other => other,
+                };
+            }
+        }
+        outcomes
+    }
+
+    async fn publish_batch(&self, records: Vec<(String, String, Bytes)>) -> Vec<Result<(), PublishFault>> {
         let mut answers = Vec::with_capacity(records.len());
         let mut waiting = Vec::with_capacity(records.len());
         for (topic, key, value) in records {

@@ -6,6 +6,7 @@
 pub(crate) mod api;
 mod backoff;
 mod contiguous;
+mod draft;
 pub(crate) mod kafka;
 mod progress;
 

@@ -316,6 +316,38 @@ async fn a_topic_that_kafka_does_not_know_costs_its_own_records_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_batch_costs_no_record_that_kafka_takes_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config();
+    // One request for all of them.
+    config.kafka.linger_ms = 50;
+    let running = Running::start(config, dir.path());
+    offer(&running.bridge, vec![publish("c", "supply-chain", unit(1, 0))]).await;
+    running.caught_up().await;
+    // The batch is refused, then the first of its records alone is.
+    running.bridge.cluster().inject(Fault::BatchTooLarge(2)).await;
+    let batch = (1..=20)
+        .map(|n| publish("c", "supply-chain", unit(1, n)))
+        .collect();
+    offer(&running.bridge, batch).await;
+    running.caught_up().await;
+    let arrived = &orders(&running.read("supply_chain").await)["1"];
+    let expected: Vec<u64> = std::iter::once(0).chain(2..=20).collect();
+    assert_eq!(
+        *arrived, expected,
+        "in order, without the one that is refused alone"
+    );
+    let dead = running.read("dead_letter").await;
+    assert_eq!(
+        dead.iter()
+            .map(|letter| text(letter.value.as_ref()))
+            .collect::<Vec<_>>(),
+        [unit(1, 1)]
+    );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_even_the_dead_letter_topic_refuses_stays_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config();

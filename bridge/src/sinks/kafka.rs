@@ -3,8 +3,7 @@
 //! A session is one producer's life. It begins at the cursor, so a session that follows another one's failure sends
 //! again what was not confirmed: at least once, and never out of order within a key's first delivery.
 
-use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use super::Progress;
 use super::backoff::Backoff;
 use super::contiguous::Contiguous;
+use super::draft::{Draft, Drafts, Origin, Record};
 use crate::config::KafkaConfig;
-use crate::dead_letters::{LastResort, as_dead_letter, dead_letter_headers, record_headers, unreadable};
-use crate::kafka::{Cluster, Confirmation, Full, Outgoing, Producer, Undelivered};
+use crate::dead_letters::{LastResort, as_dead_letter, unreadable};
+use crate::kafka::{Cluster, Confirmation, Full, KafkaFault, Producer, Undelivered};
 use crate::metrics;
-use crate::record::{Destination, Envelope};
-use crate::spool::{ReadError, Reader, Spool, Stored};
-use crate::stamp::{MAX_STAMP_BYTES, stamp};
+use crate::record::Envelope;
+use crate::spool::{Entry, ReadError, Reader, Spool, Stored};
 
 /// Most records and bytes of one read, and so of one hand-over to librdkafka.
 const MAX_READ_RECORDS: usize = 2_000;
@@ -31,22 +30,9 @@ const OFFER_AGAIN: Duration = Duration::from_millis(200);
 const LAST_CONFIRMATIONS: Duration = Duration::from_secs(2);
 /// Longest pause between two sessions.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// Most topic names kept; captures in topic names could make any number.
-const MAX_TOPICS: usize = 1_000;
-
 /// What the embedded cluster's end is called.
 const EMBEDDED_FULL: &str = "embedded Kafka is full: it keeps 5 MiB a partition in memory, and nothing is sent that would \
     push older records out; everything stays in the spool until you configure [kafka] bootstrap_servers";
-
-/// A record in the producer's hands.
-#[derive(Debug)]
-struct Origin {
-    stored: Stored,
-    /// It goes to the dead-letter topic.
-    dead: bool,
-}
-
-type Record = Box<Outgoing<Origin>>;
 
 /// Why a session ended.
 enum End {
@@ -72,7 +58,12 @@ impl KafkaSink {
     /// Runs until it is told to stop, or the spool ends.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new(MAX_BACKOFF);
-        while let Err(error) = self.cluster.ensure_topics(self.topics.clone()).await {
+        loop {
+            let created = tokio::select! {
+                created = self.cluster.ensure_topics(self.topics.clone()) => created,
+                () = stop.cancelled() => return,
+            };
+            let Err(error) = created else { break };
             let source = std::error::Error::source(&error)
                 .map(ToString::to_string)
                 .unwrap_or_default();
@@ -117,16 +108,18 @@ struct Session<'a> {
     producer: Producer<Origin>,
     reader: Reader,
     confirmed: Contiguous,
+    drafts: Drafts,
     /// Read, and not yet in the producer's hands.
     waiting: Vec<Record>,
+    /// Their batch was refused. Each is sent alone, so that only the one at fault becomes a dead letter; all else
+    /// waits, since nothing may overtake them.
+    suspects: VecDeque<Stored>,
     in_flight_records: usize,
     in_flight_bytes: usize,
-    topics: HashMap<String, Arc<str>>,
-    dead_letter_topic: Arc<str>,
 }
 
 impl<'a> Session<'a> {
-    fn begin(sink: &'a KafkaSink) -> Result<Self, crate::kafka::KafkaFault> {
+    fn begin(sink: &'a KafkaSink) -> Result<Self, KafkaFault> {
         let cursor = sink.progress.cursor();
         Ok(Self {
             sink,
@@ -134,15 +127,11 @@ impl<'a> Session<'a> {
             producer: sink.cluster.producer(None)?,
             reader: sink.spool.reader(cursor),
             confirmed: Contiguous::new(cursor.position()),
+            drafts: Drafts::new(sink.gateway.clone(), &sink.config.dead_letter_topic, &sink.topics),
             waiting: Vec::new(),
+            suspects: VecDeque::new(),
             in_flight_records: 0,
             in_flight_bytes: 0,
-            topics: sink
-                .topics
-                .iter()
-                .map(|topic| (topic.clone(), topic.as_str().into()))
-                .collect(),
-            dead_letter_topic: sink.config.dead_letter_topic.as_str().into(),
         })
     }
 
@@ -152,7 +141,7 @@ impl<'a> Session<'a> {
                 biased;
                 confirmations = self.producer.confirmations() => self.settle(confirmations).await,
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(OFFER_AGAIN), if !self.waiting.is_empty() => {
+                () = tokio::time::sleep(OFFER_AGAIN), if self.holds_back() => {
                     self.offer();
                     Ok(())
                 }
@@ -169,9 +158,14 @@ impl<'a> Session<'a> {
         End::Stopped
     }
 
+    /// Something that was read is not in the producer's hands.
+    fn holds_back(&self) -> bool {
+        !self.waiting.is_empty() || !self.suspects.is_empty()
+    }
+
     fn has_room(&self) -> bool {
         let config = &self.sink.config;
-        self.waiting.is_empty()
+        !self.holds_back()
             && self.in_flight_records < config.max_in_flight_records as usize
             && (self.in_flight_bytes as u64) < config.max_in_flight_bytes
     }
@@ -193,20 +187,21 @@ impl<'a> Session<'a> {
     async fn take(&mut self, read: Result<Vec<Stored>, ReadError>) -> Result<(), End> {
         match read {
             Ok(batch) => {
-                self.create_new_topics(&batch).await?;
-                let mut arena = Arena::for_batch(&batch);
-                let mut drafts = Vec::with_capacity(batch.len());
-                for stored in batch {
-                    drafts.extend(self.draft(stored, &mut arena).await?);
+                for stored in &batch {
+                    self.confirmed.begin(stored.sequence);
                 }
-                let arena = Bytes::from(arena.0);
-                self.waiting
-                    .extend(drafts.into_iter().map(|(mut record, stamped)| {
-                        if let Some(range) = stamped {
-                            record.value = arena.slice(range);
+                for draft in self.drafts.batch(batch) {
+                    match draft {
+                        Draft::Send(record) => self.waiting.push(record),
+                        Draft::Skip { sequence } => self.confirmed.confirm(sequence),
+                        Draft::Unreadable { stored, why } => {
+                            let why = why.to_string();
+                            self.keep(unreadable(&stored, &why), stored.sequence, &why)
+                                .await?;
                         }
-                        record
-                    }));
+                    }
+                }
+                self.create_new_topics().await?;
                 self.sink.progress.advance(self.confirmed.position());
                 self.offer();
                 Ok(())
@@ -226,114 +221,49 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Topics that captures have made and that no one has created yet.
-    async fn create_new_topics(&mut self, batch: &[Stored]) -> Result<(), End> {
-        let mut new: HashSet<&str> = HashSet::new();
-        for stored in batch {
-            if let Ok(envelope) = Envelope::decode(&stored.meta)
-                && matches!(
-                    envelope.destination,
-                    Destination::KafkaAndApi | Destination::Kafka
-                )
-                && !self.topics.contains_key(envelope.topic)
-            {
-                new.insert(envelope.topic);
-            }
-        }
-        if new.is_empty() {
+    async fn create_new_topics(&mut self) -> Result<(), End> {
+        let names = self.drafts.take_new_topics();
+        if names.is_empty() {
             return Ok(());
         }
-        if self.topics.len() >= MAX_TOPICS {
-            self.topics.clear();
-        }
-        let names: Vec<String> = new.into_iter().map(str::to_owned).collect();
-        self.sink
-            .cluster
-            .ensure_topics(names.clone())
-            .await
-            .map_err(|error| End::Again(error.to_string()))?;
-        for name in names {
-            let topic = name.as_str().into();
-            self.topics.insert(name, topic);
-        }
-        Ok(())
+        let created = self.sink.cluster.ensure_topics(names).await;
+        created.map_err(|error| End::Again(error.to_string()))
     }
 
-    /// The record to send, and where its stamped value lies in the arena; `None` for what Kafka does not get.
-    async fn draft(
-        &mut self,
-        stored: Stored,
-        arena: &mut Arena,
-    ) -> Result<Option<(Record, Option<Range<usize>>)>, End> {
-        let sequence = stored.sequence;
-        self.confirmed.begin(sequence);
-        let envelope = match Envelope::decode(&stored.meta) {
-            Ok(envelope) => envelope,
-            Err(error) => {
-                let entry = unreadable(&stored, &error.to_string());
-                self.keep(entry, sequence, &error.to_string()).await?;
-                return Ok(None);
-            }
-        };
-        if envelope.destination == Destination::DeadLetter {
-            let reason = envelope.reason.to_owned();
-            return Ok(Some((self.dead_letter(stored, &reason), None)));
-        }
-        if !envelope.destination.kafka() {
-            self.confirmed.confirm(sequence);
-            return Ok(None);
-        }
-        let topic = match self.topics.get(envelope.topic) {
-            Some(topic) => topic.clone(),
-            None => envelope.topic.into(),
-        };
-        let stamped = (!envelope.stamp.is_empty())
-            .then(|| arena.add(|out| stamp(&stored.payload, envelope.stamp, envelope.received_ms, out)));
-        let headers = if envelope.headers {
-            record_headers(&envelope, sequence, &self.sink.gateway)
-        } else {
-            Vec::new()
-        };
-        let record = Outgoing {
-            topic,
-            key: stored.meta.slice_ref(envelope.key.as_bytes()),
-            value: stored.payload.clone(),
-            headers,
-            origin: Origin { stored, dead: false },
-        };
-        Ok(Some((Box::new(record), stamped)))
-    }
-
-    fn dead_letter(&self, stored: Stored, reason: &str) -> Record {
-        let envelope = Envelope::decode(&stored.meta).ok();
-        let (key, headers) = envelope.map_or_else(Default::default, |envelope| {
-            let key = stored.meta.slice_ref(envelope.key.as_bytes());
-            (
-                key,
-                dead_letter_headers(&envelope, reason, stored.sequence, &self.sink.gateway),
-            )
-        });
-        Box::new(Outgoing {
-            topic: self.dead_letter_topic.clone(),
-            key,
-            value: stored.payload.clone(),
-            headers,
-            origin: Origin { stored, dead: true },
-        })
-    }
-
-    /// Hands over as much as the producer takes.
+    /// Hands over as much as the producer takes; suspects one by one, and before anything else.
     fn offer(&mut self) {
-        let offered = std::mem::take(&mut self.waiting);
+        if self.suspects.is_empty() {
+            let offered = std::mem::take(&mut self.waiting);
+            self.waiting = self.hand_over(offered);
+            return;
+        }
+        if self.in_flight_records > 0 {
+            return;
+        }
+        let Some(suspect) = self.suspects.pop_front() else {
+            return;
+        };
+        for draft in self.drafts.batch(vec![suspect.clone()]) {
+            if let Draft::Send(mut record) = draft {
+                record.origin.alone = true;
+                if !self.hand_over(vec![record]).is_empty() {
+                    self.suspects.push_front(suspect.clone());
+                }
+            }
+        }
+    }
+
+    /// What the producer does not take comes back.
+    fn hand_over(&mut self, offered: Vec<Record>) -> Vec<Record> {
         let (records, bytes) = size(&offered);
         let (left, full) = self.producer.produce(offered);
         let (left_records, left_bytes) = size(&left);
         self.in_flight_records += records - left_records;
         self.in_flight_bytes += bytes - left_bytes;
-        self.waiting = left;
         if full == Some(Full::Embedded) && self.sink.cluster.embedded_is_idle() {
             self.sink.progress.stuck(EMBEDDED_FULL.into());
         }
+        left
     }
 
     async fn settle(&mut self, confirmations: Vec<Confirmation<Origin>>) -> Result<(), End> {
@@ -349,7 +279,10 @@ impl<'a> Session<'a> {
             match outcome {
                 Ok(()) => self.confirmed.confirm(origin.stored.sequence),
                 Err(Undelivered::Again(why)) => again = Some(why),
-                Err(Undelivered::Refused(why)) => self.refused(origin, &why).await?,
+                Err(Undelivered::Suspect(_)) if !origin.alone => self.suspects.push_back(origin.stored),
+                Err(Undelivered::Refused(why) | Undelivered::Suspect(why)) => {
+                    self.refused(origin, &why).await?
+                }
             }
         }
         self.sink.progress.advance(self.confirmed.position());
@@ -358,7 +291,10 @@ impl<'a> Session<'a> {
             Some(why) => Err(End::Again(why)),
             None => {
                 self.sink.progress.flows();
-                if !self.waiting.is_empty() {
+                self.suspects
+                    .make_contiguous()
+                    .sort_by_key(|stored| stored.sequence);
+                if self.holds_back() {
                     self.offer();
                 }
                 Ok(())
@@ -373,7 +309,7 @@ impl<'a> Session<'a> {
         let sequence = origin.stored.sequence;
         if !origin.dead {
             tracing::warn!(sequence, reason, "a record becomes a dead letter");
-            let record = self.dead_letter(origin.stored, &reason);
+            let record = self.drafts.dead_letter(origin.stored, &reason);
             self.waiting.push(record);
             return Ok(());
         }
@@ -386,7 +322,7 @@ impl<'a> Session<'a> {
     }
 
     /// The last resort: on disk, beside the spool.
-    async fn keep(&mut self, entry: crate::spool::Entry, sequence: u64, reason: &str) -> Result<(), End> {
+    async fn keep(&mut self, entry: Entry, sequence: u64, reason: &str) -> Result<(), End> {
         tracing::error!(
             sequence,
             reason,
@@ -404,24 +340,4 @@ impl<'a> Session<'a> {
 
 fn size(records: &[Record]) -> (usize, usize) {
     (records.len(), records.iter().map(|record| record.bytes()).sum())
-}
-
-/// The stamped values of one read, one behind the other: one allocation for all of them.
-struct Arena(Vec<u8>);
-
-impl Arena {
-    fn for_batch(batch: &[Stored]) -> Self {
-        Self(Vec::with_capacity(
-            batch
-                .iter()
-                .map(|stored| stored.payload.len() + MAX_STAMP_BYTES)
-                .sum(),
-        ))
-    }
-
-    fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
-        let begin = self.0.len();
-        write(&mut self.0);
-        begin..self.0.len()
-    }
 }
