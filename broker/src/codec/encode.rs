@@ -9,10 +9,14 @@ use crate::tap::Properties;
 /// The first byte of an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AckKind {
-    PubAck = 0x40,
-    PubRec = 0x50,
-    PubRel = 0x62,
-    PubComp = 0x70,
+    /// PUBACK.
+    Ack = 0x40,
+    /// PUBREC.
+    Received = 0x50,
+    /// PUBREL.
+    Release = 0x62,
+    /// PUBCOMP.
+    Complete = 0x70,
 }
 
 /// What CONNACK says.
