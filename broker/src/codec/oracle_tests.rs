@@ -210,7 +210,13 @@ fn agrees(bytes: &[u8], packet: &Packet, protocol: Protocol) {
             whole(consumed);
             assert_eq!(ours.packet_id, theirs.packet_id());
         }
-        (Packet::Subscribe(ours), Protocol::V5) => {
+        // The oracle looks at shares while it decodes, the front when it subscribes.
+        (Packet::Subscribe(ours), Protocol::V5)
+            if ours
+                .filters
+                .iter()
+                .all(|(filter, _)| crate::topics::split_share(filter).is_some()) =>
+        {
             let (theirs, consumed) = v5_0::Subscribe::parse(body).expect("the oracle refuses");
             whole(consumed);
             assert_eq!(ours.packet_id, theirs.packet_id());
