@@ -28,7 +28,7 @@ pub(crate) fn is_filter(filter: &str) -> bool {
 
 /// Whether `name` lies within the limits of the configuration.
 pub(crate) fn within_limits(name: &str, max_bytes: usize, max_levels: usize) -> bool {
-    name.len() <= max_bytes && name.split('/').take(max_levels + 1).count() <= max_levels
+    name.len() <= max_bytes && name.bytes().filter(|byte| *byte == b'/').count() < max_levels
 }
 
 /// Whether a valid `filter` selects `topic`. Wildcards at the start do not select topics that start with `$`.

@@ -1,4 +1,11 @@
 //! What must not be accepted, and how it is refused. Each death of rumqttd's own listener and router has a test here.
+// A test is where a wrong answer may end the process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod common;
 
@@ -432,4 +439,17 @@ async fn garbage_on_many_connections_ends_them_and_nothing_else() {
         let _reset = device.socket.write_all(&garbage).await;
     }
     still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn the_reason_arrives_although_the_client_was_still_sending() {
+    let config = BrokerConfig {
+        max_packet_bytes: 1024,
+        ..config()
+    };
+    let server = serve_with(config, Store::new(Mode::AtOnce)).await;
+    let mut device = server.v5("press").await;
+    device.send(publish_v5(1, 1, "t", &[], &vec![7; 200_000])).await;
+    assert_eq!(device.packet().await[2], 0x95);
+    device.expect_end().await;
 }

@@ -1,4 +1,11 @@
 //! What subscribers get: QoS, retained messages, options, shares, MQTT 5 properties.
+// A test is where a wrong answer may end the process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod common;
 

@@ -10,10 +10,14 @@ use crate::tap::Properties;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names)] // The names of the standard.
 pub(crate) enum AckKind {
-    PubAck = 0x40,
-    PubRec = 0x50,
-    PubRel = 0x62,
-    PubComp = 0x70,
+    /// PUBACK.
+    Ack = 0x40,
+    /// PUBREC.
+    Received = 0x50,
+    /// PUBREL.
+    Release = 0x62,
+    /// PUBCOMP.
+    Complete = 0x70,
 }
 
 /// What CONNACK says.

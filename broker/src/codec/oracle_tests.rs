@@ -210,7 +210,13 @@ fn agrees(bytes: &[u8], packet: &Packet, protocol: Protocol) {
             whole(consumed);
             assert_eq!(ours.packet_id, theirs.packet_id());
         }
-        (Packet::Subscribe(ours), Protocol::V5) => {
+        // The oracle looks at shares while it decodes, the front when it subscribes.
+        (Packet::Subscribe(ours), Protocol::V5)
+            if ours
+                .filters
+                .iter()
+                .all(|(filter, _)| crate::topics::split_share(filter).is_some()) =>
+        {
             let (theirs, consumed) = v5_0::Subscribe::parse(body).expect("the oracle refuses");
             whole(consumed);
             assert_eq!(ours.packet_id, theirs.packet_id());
@@ -382,25 +388,23 @@ fn the_oracle_reads_every_other_packet_that_is_sent() {
     assert!(theirs.session_present() && consumed == out.len() - 2 && theirs.props().len() == 7);
     out.clear();
     for (kind, reason) in [
-        (AckKind::PubAck, 0x99),
-        (AckKind::PubRec, 0x99),
-        (AckKind::PubRel, 0x92),
-        (AckKind::PubComp, 0x92),
+        (AckKind::Ack, 0x99),
+        (AckKind::Received, 0x99),
+        (AckKind::Release, 0x92),
+        (AckKind::Complete, 0x92),
     ] {
         for text in [None, Some("why")] {
             encode::ack(&mut out, Protocol::V5, kind, 7, reason, text, 100);
             let body = &out[2..];
             let (id, consumed) = match kind {
-                AckKind::PubAck => {
-                    v5_0::Puback::parse(body).map(|(ack, consumed)| (ack.packet_id(), consumed))
-                }
-                AckKind::PubRec => {
+                AckKind::Ack => v5_0::Puback::parse(body).map(|(ack, consumed)| (ack.packet_id(), consumed)),
+                AckKind::Received => {
                     v5_0::Pubrec::parse(body).map(|(ack, consumed)| (ack.packet_id(), consumed))
                 }
-                AckKind::PubRel => {
+                AckKind::Release => {
                     v5_0::Pubrel::parse(body).map(|(ack, consumed)| (ack.packet_id(), consumed))
                 }
-                AckKind::PubComp => {
+                AckKind::Complete => {
                     v5_0::Pubcomp::parse(body).map(|(ack, consumed)| (ack.packet_id(), consumed))
                 }
             }

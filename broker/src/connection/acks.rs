@@ -226,7 +226,7 @@ fn acknowledge(
     let refused = client.protocol == Protocol::V5 && reason >= reason::UNSPECIFIED;
     let kind = match owed.qos {
         0 => return,
-        1 => AckKind::PubAck,
+        1 => AckKind::Ack,
         _ => {
             if refused {
                 // The exchange ends here: no PUBREL comes.
@@ -234,7 +234,7 @@ fn acknowledge(
             } else {
                 state.received.insert(owed.packet_id, Received::Stored);
             }
-            AckKind::PubRec
+            AckKind::Received
         }
     };
     let text = text.filter(|_| client.problem_information);

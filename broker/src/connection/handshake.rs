@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedMutexGuard;
 
 use super::buffer::ReadBuffer;
+use super::{LAST_WRITE, linger};
 use crate::auth::AuthError;
 use crate::codec::encode::{self, ConnAck};
 use crate::codec::{Connect, DecodeError, Packet, Protocol, connect, decode, reason};
@@ -137,7 +138,11 @@ where
             metrics::refused(refusal.kind());
             let mut out = BytesMut::new();
             refusal.connack(&mut out);
-            let _gone = tokio::time::timeout(Duration::from_secs(1), stream.write_all_buf(&mut out)).await;
+            if !out.is_empty() {
+                let _gone = tokio::time::timeout(LAST_WRITE, stream.write_all_buf(&mut out)).await;
+                let _gone = tokio::time::timeout(LAST_WRITE, stream.shutdown()).await;
+                linger(stream).await;
+            }
             None
         }
     }

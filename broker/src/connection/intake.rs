@@ -44,6 +44,9 @@ pub(crate) struct Intake {
     aliases: Vec<Option<Topic>>,
     batch: Batch,
     received_ms: i64,
+    /// Publishes of this read by QoS, and their payload bytes.
+    received: [u64; 3],
+    received_bytes: u64,
     last_topic: Option<LastTopic>,
 }
 
@@ -63,8 +66,30 @@ impl Intake {
             aliases: Vec::new(),
             batch: Batch::default(),
             received_ms: 0,
+            received: [0; 3],
+            received_bytes: 0,
             last_topic: None,
         }
+    }
+
+    /// Ends a read: what it brought is counted in one go, not message by message.
+    pub(crate) fn end(&mut self, hub: &Hub) -> Option<Batch> {
+        for (count, counter) in self.received.iter_mut().zip(&hub.metrics.publishes) {
+            if *count > 0 {
+                counter.increment(std::mem::take(count));
+            }
+        }
+        hub.metrics
+            .publish_bytes
+            .increment(std::mem::take(&mut self.received_bytes));
+        (!self.batch.owed.is_empty()).then(|| std::mem::take(&mut self.batch))
+    }
+
+    fn count(&mut self, publish: &Publish) {
+        if let Some(count) = self.received.get_mut(usize::from(publish.qos)) {
+            *count += 1;
+        }
+        self.received_bytes += publish.payload.len() as u64;
     }
 
     /// Begins a read: its messages carry this moment as their reception time.
@@ -79,13 +104,9 @@ impl Intake {
         state: &mut SessionState,
         publish: Publish,
     ) -> Result<Option<Batch>, DecodeError> {
+        self.count(&publish);
         let topic = self.resolve_alias(hub, publish.topic, publish.topic_alias)?;
         let limits = &hub.config;
-        hub.metrics
-            .publishes
-            .get(usize::from(publish.qos))
-            .inspect(|counter| counter.increment(1));
-        hub.metrics.publish_bytes.increment(publish.payload.len() as u64);
         let mut owed = Owed {
             packet_id: publish.packet_id,
             qos: publish.qos,
@@ -128,11 +149,6 @@ impl Intake {
         self.batch.messages.push(message);
         self.batch.owed.push(owed);
         Ok(full)
-    }
-
-    /// The batch that has been collected, if anything has.
-    pub(crate) fn take(&mut self) -> Option<Batch> {
-        (!self.batch.owed.is_empty()).then(|| std::mem::take(&mut self.batch))
     }
 
     fn resolve_alias(&mut self, hub: &Hub, topic: Topic, alias: Option<u16>) -> Result<Topic, DecodeError> {

@@ -27,7 +27,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, Sleep};
 
@@ -53,6 +53,7 @@ const MAX_READ_WHILE_BUSY_BYTES: usize = 64 * 1024;
 const IDLE: Duration = Duration::from_secs(1);
 /// Time for a last packet to a client that is closed.
 const LAST_WRITE: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: u64 = 4 * 1024 * 1024;
 /// Time for the receipts of a connection that has ended.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -332,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 .and_then(|packet| self.packet(packet));
             at += total;
         }
-        if let Some(batch) = self.intake.take() {
+        if let Some(batch) = self.intake.end(&self.hub) {
             self.acks.add(batch);
         }
         step?;
@@ -413,21 +414,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let text = close.text().filter(|_| self.client.problem_information);
             encode::disconnect(&mut self.out, reason, text, self.client.max_packet_bytes);
         }
-        if !self.out.is_empty() && !matches!(close, Close::PeerGone | Close::WriteStalled) {
+        let told = !self.out.is_empty() && !matches!(close, Close::PeerGone | Close::WriteStalled);
+        if told {
             let _gone = tokio::time::timeout(LAST_WRITE, self.stream.write_all_buf(&mut self.out)).await;
         }
         let _gone = tokio::time::timeout(LAST_WRITE, self.stream.shutdown()).await;
         let Self {
             hub,
-            stream,
+            mut stream,
             client,
             session,
             mut state,
             mut acks,
             ..
         } = self;
-        // The device's socket is closed now; what follows concerns the session only.
-        drop(stream);
         settle(&hub, &client, &mut state, &mut acks).await;
         if !close.publishes_will() {
             state.will = None;
@@ -436,6 +436,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             hub.end_session(&session, &mut state);
         } else {
             hub.leave_behind(&session, &mut state);
+        }
+        // The session is free for the next connection; this one may still have to read what it was told.
+        drop(state);
+        if told {
+            linger(&mut stream).await;
         }
     }
 
@@ -448,6 +453,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stored.acknowledge(&self.hub, &self.client, &mut self.state, &mut self.out);
         }
     }
+}
+
+/// Reads on until the client has closed, bounded in time and bytes: closing a socket with unread bytes resets it,
+/// and the reset can overtake the last packet that was written.
+pub(super) async fn linger<S: AsyncRead + Unpin>(stream: &mut S) {
+    let mut rest = stream.take(MAX_LINGER_BYTES);
+    let mut nowhere = tokio::io::sink();
+    let _gone = tokio::time::timeout(LAST_WRITE, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 
 /// Below this an emptied write buffer is kept.

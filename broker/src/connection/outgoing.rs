@@ -45,7 +45,7 @@ impl Outgoing {
                     encode::ack(
                         out,
                         client.protocol,
-                        AckKind::PubRel,
+                        AckKind::Release,
                         *packet_id,
                         0,
                         None,
@@ -172,7 +172,7 @@ pub(crate) fn pubrec(
             encode::ack(
                 out,
                 client.protocol,
-                AckKind::PubRel,
+                AckKind::Release,
                 ack.packet_id,
                 reason,
                 None,
@@ -195,7 +195,7 @@ pub(crate) fn pubrec(
     encode::ack(
         out,
         client.protocol,
-        AckKind::PubRel,
+        AckKind::Release,
         ack.packet_id,
         reason::SUCCESS,
         None,
@@ -228,7 +228,7 @@ pub(crate) fn pubrel(client: &Client, state: &mut SessionState, ack: Ack, out: &
     encode::ack(
         out,
         client.protocol,
-        AckKind::PubComp,
+        AckKind::Complete,
         ack.packet_id,
         reason,
         None,
