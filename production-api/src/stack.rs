@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::rate_limit::RateLimit;
 use crate::reply::shape_a;
 use crate::server::{Api, Stack};
-use crate::{body, metrics, path, rate_limit, routes};
+use crate::{body, metrics, openapi, path, rate_limit, routes};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -53,6 +53,7 @@ pub(crate) fn build(api: &Api) -> Stack {
         .service(
             Router::new()
                 .nest("/internal", routes::internal(api.clone()))
+                .merge(openapi::routes())
                 .fallback_service(public(api)),
         );
     BoxCloneSyncService::new(stack)

@@ -547,3 +547,46 @@ async fn a_body_may_be_compressed_or_urlencoded_and_is_bounded_either_way() {
         .await;
     assert_eq!((created.status, &created.body[0]["name"]), (201, &json!("a b")));
 }
+
+#[tokio::test]
+async fn every_operation_that_the_document_describes_is_there_under_its_address() {
+    let server = Server::fresh().await;
+    let document = server.get("/production/production-swagger-spec.json").await;
+    assert_eq!(
+        (document.status, &document.body["openapi"]),
+        (200, &json!("3.1.0"))
+    );
+    let mut described = 0;
+    for (path, methods) in document.body["paths"].as_object().unwrap() {
+        let path = path
+            .replace("{id}", "1")
+            .replace("{materialId}", "1")
+            .replace("{uuid}", "1");
+        for method in methods.as_object().unwrap().keys() {
+            let answer = server.send(&method.to_uppercase(), &path, &[], "").await;
+            let message = answer.body["message"].to_string();
+            assert!(!message.contains("Cannot "), "{method} {path}: {message}");
+            let statuses = methods[method]["responses"].as_object().unwrap();
+            assert!(
+                statuses.contains_key(&answer.status.to_string()),
+                "{method} {path}: {}",
+                answer.status
+            );
+            described += 1;
+        }
+    }
+    assert_eq!(described, 37, "the contract's operations");
+    let page = server.page("/api/v1/production").await;
+    assert!(
+        page.contains("swagger-ui.css") && page.contains("<base href=\"/api/v1/production/\">"),
+        "{page}"
+    );
+    assert!(
+        server
+            .page("/api/v1/production/swagger-initializer.js")
+            .await
+            .contains("production-swagger-spec.json")
+    );
+    let nothing = server.get("/production/../../etc/passwd").await;
+    assert_eq!(nothing.status, 404);
+}
