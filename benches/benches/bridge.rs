@@ -1,6 +1,9 @@
 //! What one message costs between the front and Kafka: route, contract check, tap to disk, tap to Kafka's
 //! acknowledgement on the embedded cluster.
 
+// A measurement that cannot go on ends.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

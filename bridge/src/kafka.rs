@@ -151,8 +151,11 @@ impl Cluster {
         .await
     }
 
-    /// A producer, with its event thread.
-    pub fn producer<T: Send + Sync + 'static>(&self) -> Result<Producer<T>, KafkaFault> {
+    /// A producer, with its event thread. It gives a record up after `give_up_after`; `None`: never.
+    pub fn producer<T: Send + Sync + 'static>(
+        &self,
+        give_up_after: Option<Duration>,
+    ) -> Result<Producer<T>, KafkaFault> {
         let fault = |source: Box<dyn Error + Send + Sync>| KafkaFault {
             servers: self.servers.clone(),
             operation: "create a producer",
@@ -165,7 +168,7 @@ impl Cluster {
             embedded: self.embedded.clone(),
         };
         let base: BaseProducer<Context<T>> = self
-            .producer_config()
+            .producer_config(give_up_after)
             .create_with_context(context)
             .map_err(|error| fault(error.into()))?;
         let inner = Arc::new(Inner {
@@ -200,14 +203,16 @@ impl Cluster {
         config
     }
 
-    fn producer_config(&self) -> ClientConfig {
+    fn producer_config(&self, give_up_after: Option<Duration>) -> ClientConfig {
         let mut config = self.client_config();
         let queue_kib = (self.config.max_in_flight_bytes / 1024).clamp(1, 2_097_151) * 2;
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            // A record never times out: only its cursor says when it is done.
-            .set("message.timeout.ms", "0")
+            .set(
+                "message.timeout.ms",
+                give_up_after.unwrap_or_default().as_millis().to_string(),
+            )
             // Java's default: one key, one partition, whichever client wrote it.
             .set("partitioner", "murmur2_random")
             .set(

@@ -12,6 +12,10 @@ use crate::kafka::{Cluster, Full, KafkaFault, Outgoing, Producer, Undelivered};
 /// Pause before a full queue is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
+/// What Kafka has not confirmed by then is given up, so that its caller can send it anew and nothing arrives late:
+/// below the outbox's `publish_timeout_ms` and `lease_ms`.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(20);
+
 type Reply = oneshot::Sender<Result<(), Undelivered>>;
 
 /// Why a record was not published. The caller keeps it and decides.
@@ -35,7 +39,7 @@ pub struct Publisher {
 impl Publisher {
     /// Starts a producer and the task that hands out its confirmations. Call inside a tokio runtime.
     pub fn start(cluster: &Cluster) -> Result<Self, KafkaFault> {
-        let producer = Arc::new(RwLock::new(Arc::new(cluster.producer()?)));
+        let producer = Arc::new(RwLock::new(Arc::new(cluster.producer(Some(GIVE_UP_AFTER))?)));
         let stop = CancellationToken::new();
         tokio::spawn(hand_out(cluster.clone(), producer.clone(), stop.clone()));
         Ok(Self {
@@ -71,6 +75,7 @@ impl Publisher {
         outcomes
     }
 
+    #[allow(clippy::vec_box)] // What the producer takes: librdkafka holds each record by its box.
     /// Gives all to the producer, in order. What it cannot take is dropped, which its answer tells; the fault is why.
     async fn hand_over(&self, mut records: Vec<Box<Outgoing<Reply>>>) -> PublishFault {
         loop {
@@ -103,7 +108,7 @@ async fn hand_out(cluster: Cluster, producer: Arc<RwLock<Arc<Producer<Reply>>>>,
             let _gone = confirmation.origin.send(confirmation.outcome);
         }
         if let Some(why) = serving.fatal() {
-            match cluster.producer() {
+            match cluster.producer(Some(GIVE_UP_AFTER)) {
                 Ok(fresh) => {
                     tracing::warn!(why, "the Kafka producer is replaced");
                     *producer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);

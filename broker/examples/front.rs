@@ -6,9 +6,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use shopfloor_broker::Front;
 use shopfloor_broker::config::{AuthConfig, BrokerConfig};
 use shopfloor_broker::tap::{Published, Receipt, Refused, Tap, Verdict, receipt};
-use shopfloor_broker::Front;
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::shutdown;
 
@@ -28,10 +28,15 @@ impl Tap for Nowhere {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let listen = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1883".to_owned());
+    let listen = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:1883".to_owned());
     let config = BrokerConfig {
         listeners: vec![ListenerConfig::new(listen.parse()?)],
-        auth: AuthConfig { allow_anonymous: true, users: Vec::new() },
+        auth: AuthConfig {
+            allow_anonymous: true,
+            users: Vec::new(),
+        },
         ..BrokerConfig::default()
     };
     let front = Front::new(config, Arc::new(Nowhere), shutdown::on_signal()?);

@@ -29,7 +29,8 @@ pub struct BrokerConfig {
     pub receive_maximum: u16,
     /// Topic aliases that an MQTT 5 client may set, and that are set towards one.
     pub topic_alias_maximum: u16,
-    /// Longest keep-alive, 0 for none: an MQTT 5 client is told this one where it asks for more (or for none).
+    /// An MQTT 5 client that asks for a longer keep-alive is told this one, so that a dead device is noticed soon;
+    /// 0 leaves every client its own. A client that asks for none has none either way.
     pub max_keep_alive_s: u16,
     pub session: SessionConfig,
     pub retained: RetainedConfig,
@@ -112,7 +113,7 @@ impl Default for BrokerConfig {
             max_unacknowledged_bytes: 1024 * 1024,
             receive_maximum: 1024,
             topic_alias_maximum: 32,
-            max_keep_alive_s: 0,
+            max_keep_alive_s: 60,
             session: SessionConfig::default(),
             retained: RetainedConfig::default(),
             fanout: FanoutConfig::default(),

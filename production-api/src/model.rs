@@ -191,8 +191,9 @@ impl Entity for Machine {
 
 impl Entity for Unit {
     const TOPIC: &'static str = "supply_chain";
+    // The machine, as on the gateways' way: what one machine made stays in one partition.
     fn key(&self) -> String {
-        self.id.to_string()
+        self.machine_id.to_string()
     }
 }
 

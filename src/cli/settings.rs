@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
-use shopfloor::config::{Config, Role};
 use shopfloor::config::load::Located;
+use shopfloor::config::{Config, Role};
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ConfigFile {

@@ -14,11 +14,15 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     telemetry::init_logs(&telemetry::LogConfig {
-        level: "warn".into(),
+        level: "warn,rumqttc=off".into(),
         ..Default::default()
     });
     let stop = shutdown::on_signal()?;
     let summary = simulate::run(args.simulate.into_config()?, stop).await?;
-    super::say(summary);
-    Ok(ExitCode::SUCCESS)
+    super::say(&summary);
+    Ok(if summary.is_complete() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

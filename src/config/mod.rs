@@ -84,19 +84,25 @@ impl Config {
     ) -> Result<Self, Vec<Located>> {
         let source = Source::read(file, environment)?;
         let config: Self = source.typed()?;
-        let speaks_of_gateway = ["gateway", "mqtt", "bridge"].iter().any(|section| source.has(section));
+        let speaks_of_gateway = ["gateway", "mqtt", "bridge"]
+            .iter()
+            .any(|section| source.has(section));
         let (gateway, api) = match role {
             Role::Gateway => (true, false),
             Role::Api => (false, true),
-            Role::Written => (speaks_of_gateway || !source.has("api"), source.has("api") || !speaks_of_gateway),
+            Role::Written => (
+                speaks_of_gateway || !source.has("api"),
+                source.has("api") || !speaks_of_gateway,
+            ),
         };
         let problems = config.problems(gateway, api);
         if problems.is_empty() {
             return Ok(config);
         }
-        let located = problems
-            .into_iter()
-            .map(|problem| Located { place: source.place(&problem.path), text: problem.to_string() });
+        let located = problems.into_iter().map(|problem| Located {
+            place: source.place(&problem.path),
+            text: problem.to_string(),
+        });
         Err(located.collect())
     }
 
@@ -163,8 +169,7 @@ mod tests {
 
     #[test]
     fn problems_of_meaning_are_all_shown_with_their_lines() {
-        let text =
-            "[gateway]\nid = 'no spaces please'\n[admin]\nlisten = '127.0.0.1:1'\nmax_connections = 0\n";
+        let text = "[gateway]\nid = 'no spaces please'\n[mqtt.auth]\nallow_anonymous = true\n[admin]\nlisten = '127.0.0.1:1'\nmax_connections = 0\n";
         let problems = read(text).unwrap_err();
         assert_eq!(problems.len(), 2, "{problems:#?}");
         assert!(problems[0].place.ends_with("shopfloor.toml:2:1"), "{problems:#?}");

@@ -52,6 +52,8 @@ impl ApiNode {
         }
         if kafka.is_some() {
             api.start_background(&stop, &tasks);
+        } else {
+            api.start_upkeep(&stop, &tasks);
         }
         tasks.spawn(api.serve(listener, stop.clone(), tasks.clone()));
         Ok(Self {

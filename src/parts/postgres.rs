@@ -396,8 +396,8 @@ mod tests {
             // Only root runs the server as another user.
             return;
         }
-        // Made for its owner alone.
         let closed = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(closed.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let error = Postgres::start(&closed.path().join("cluster"))
             .unwrap_err()
             .to_string();

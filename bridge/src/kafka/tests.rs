@@ -32,7 +32,7 @@ async fn confirm(producer: &Producer<usize>, count: usize) -> Vec<Confirmation<u
 async fn a_key_keeps_to_one_partition_and_its_records_keep_their_order() {
     let cluster = cluster(|_| {});
     cluster.ensure_topics(vec!["t".into()]).await.unwrap();
-    let producer = cluster.producer().unwrap();
+    let producer = cluster.producer(None).unwrap();
     let records = (0..600).map(|n| {
         let mut record = record("t", &format!("m{}", n % 50), format!("{n}"), n);
         if n.is_multiple_of(7) {
@@ -82,7 +82,7 @@ async fn created_topics_have_the_configured_partitions_and_are_counted() {
     let cluster = cluster(|config| config.partitions = 6);
     cluster.ensure_topics(vec!["a".into(), "b".into()]).await.unwrap();
     cluster.ensure_topics(vec!["a".into()]).await.unwrap();
-    let producer = cluster.producer().unwrap();
+    let producer = cluster.producer(None).unwrap();
     producer.produce((0..40).map(|n| record("a", &n.to_string(), "x", n)).collect());
     confirm(&producer, 40).await;
     let counts = cluster.count_records(vec!["a".into(), "b".into()]).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_full_queue_gives_the_rest_back_in_order() {
     let cluster = cluster(|config| config.max_in_flight_records = 10);
     cluster.ensure_topics(vec!["t".into()]).await.unwrap();
     cluster.inject(Fault::BrokersDown).await;
-    let producer = cluster.producer().unwrap();
+    let producer = cluster.producer(None).unwrap();
     let (left, full) = producer.produce((0..25).map(|n| record("t", "k", format!("{n}"), n)).collect());
     assert_eq!(full, Some(Full::Queue));
     assert_eq!(
@@ -131,7 +131,7 @@ async fn a_full_queue_gives_the_rest_back_in_order() {
 async fn a_record_over_the_limit_is_refused_alone_and_at_once() {
     let cluster = cluster(|config| config.max_record_bytes = 2_000);
     cluster.ensure_topics(vec!["t".into()]).await.unwrap();
-    let producer = cluster.producer().unwrap();
+    let producer = cluster.producer(None).unwrap();
     let records = vec![
         record("t", "k", "a", 0),
         record("t", "k", vec![b'x'; 3_000], 1),
@@ -152,7 +152,7 @@ async fn a_record_over_the_limit_is_refused_alone_and_at_once() {
 async fn the_payload_is_handed_over_where_it_lies_and_freed_after_delivery() {
     let cluster = cluster(|_| {});
     cluster.ensure_topics(vec!["t".into()]).await.unwrap();
-    let producer = cluster.producer().unwrap();
+    let producer = cluster.producer(None).unwrap();
     let value = Bytes::from(vec![b'x'; 100]);
     producer.produce(vec![record("t", "k", value.clone(), 0)]);
     assert!(!value.is_unique(), "the producer holds the same bytes");
@@ -164,7 +164,7 @@ async fn the_payload_is_handed_over_where_it_lies_and_freed_after_delivery() {
 async fn a_dropped_producer_gives_its_payloads_back() {
     let cluster = cluster(|_| {});
     cluster.inject(Fault::BrokersDown).await;
-    let producer = cluster.producer().unwrap();
+    let producer = cluster.producer(None).unwrap();
     let value = Bytes::from(vec![b'x'; 100]);
     producer.produce(vec![record("t", "k", value.clone(), 0)]);
     drop(producer);

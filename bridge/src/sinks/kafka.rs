@@ -130,7 +130,8 @@ impl<'a> Session<'a> {
         let cursor = sink.progress.cursor();
         Ok(Self {
             sink,
-            producer: sink.cluster.producer()?,
+            // A record never times out: only its cursor says when it is done.
+            producer: sink.cluster.producer(None)?,
             reader: sink.spool.reader(cursor),
             confirmed: Contiguous::new(cursor.position()),
             waiting: Vec::new(),

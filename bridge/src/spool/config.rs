@@ -21,7 +21,7 @@ pub struct SpoolConfig {
     pub min_free_disk_bytes: u64,
     /// Size of a segment file; it is allocated at once.
     pub segment_max_bytes: u64,
-    /// Entries accepted and not yet durable.
+    /// Entries accepted and not yet durable; at least eight times `commit_max_bytes`.
     pub queue_max_bytes: u64,
     /// Durable entries that are kept in memory for sinks that keep up.
     pub hot_max_bytes: u64,
@@ -75,7 +75,13 @@ impl SpoolConfig {
             self.segment_max_bytes.saturating_mul(2),
             1 << 50,
         );
-        within("queue_max_bytes", self.queue_max_bytes, 64 * KIB, 4 * GIB);
+        // Half of it must take any one append, with what an entry costs besides its bytes.
+        within(
+            "queue_max_bytes",
+            self.queue_max_bytes,
+            self.commit_max_bytes.saturating_mul(8),
+            4 * GIB,
+        );
         within("hot_max_bytes", self.hot_max_bytes, 0, 64 * GIB);
         within("cursor_save_interval_ms", self.cursor_save_interval_ms, 1, 60_000);
         if let Some(max_age_s) = self.max_age_s {

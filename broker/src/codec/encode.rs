@@ -8,6 +8,7 @@ use crate::tap::Properties;
 
 /// The first byte of an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // The names of the standard.
 pub(crate) enum AckKind {
     PubAck = 0x40,
     PubRec = 0x50,

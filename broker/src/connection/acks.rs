@@ -26,8 +26,8 @@ pub(crate) struct Acks {
     /// Topic and payload bytes of both.
     bytes: usize,
     waiting_bytes: usize,
-    /// QoS 1 and 2 publishes of both.
-    messages: usize,
+    /// QoS 1 publishes of both; those of QoS 2 are in the session.
+    qos_1: usize,
 }
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Acks {
     pub(crate) fn add(&mut self, batch: Batch) {
         self.bytes += batch.bytes;
         self.waiting_bytes += batch.bytes;
-        self.messages += batch.owed.iter().filter(|owed| owed.qos > 0).count();
+        self.qos_1 += batch.owed.iter().filter(|owed| owed.qos == 1).count();
         self.waiting.push_back(batch);
     }
 
@@ -73,8 +73,9 @@ impl Acks {
         self.waiting_bytes
     }
 
-    pub(crate) fn messages(&self) -> usize {
-        self.messages
+    /// QoS 1 publishes without their PUBACK.
+    pub(crate) fn qos_1(&self) -> usize {
+        self.qos_1
     }
 
     pub(crate) fn is_waiting(&self) -> bool {
@@ -132,7 +133,7 @@ impl Acks {
             return Poll::Pending;
         };
         self.bytes -= bytes;
-        self.messages -= owed.iter().filter(|owed| owed.qos > 0).count();
+        self.qos_1 -= owed.iter().filter(|owed| owed.qos == 1).count();
         let verdicts = verdicts?;
         let expected = owed.iter().filter(|owed| owed.answer == Answer::Verdict).count();
         if verdicts.len() != expected {
@@ -154,7 +155,7 @@ impl Acks {
     pub(crate) fn forget_waiting(&mut self) {
         for batch in std::mem::take(&mut self.waiting) {
             self.bytes -= batch.bytes;
-            self.messages -= batch.owed.iter().filter(|owed| owed.qos > 0).count();
+            self.qos_1 -= batch.owed.iter().filter(|owed| owed.qos == 1).count();
         }
         self.waiting_bytes = 0;
     }

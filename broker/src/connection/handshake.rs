@@ -312,8 +312,8 @@ fn connack(hub: &Hub, connect: &Connect, assigned: bool, present: bool, expiry_s
     let config = &hub.config;
     let v5 = connect.protocol == Protocol::V5;
     let longest_s = config.max_keep_alive_s;
-    // Zero asks for none, which is the longest of all.
-    let shorten = v5 && longest_s > 0 && (connect.keep_alive_s == 0 || connect.keep_alive_s > longest_s);
+    // Who asks for none gets none.
+    let shorten = v5 && longest_s > 0 && connect.keep_alive_s > longest_s;
     let keep_alive_s = if shorten { longest_s } else { connect.keep_alive_s };
     let packet_bytes = u32::try_from(config.max_packet_bytes).unwrap_or(u32::MAX);
     let connack = ConnAck {

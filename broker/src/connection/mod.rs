@@ -336,15 +336,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.acks.add(batch);
         }
         step?;
+        self.check_receive_maximum()?;
+        error.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// A QoS 2 publish counts until its PUBREL.
+    fn check_receive_maximum(&self) -> Result<(), Close> {
+        let unacknowledged = self.acks.qos_1() + self.state.received.len();
         if self.client.protocol == Protocol::V5
-            && self.acks.messages() > usize::from(self.hub.config.receive_maximum)
+            && unacknowledged > usize::from(self.hub.config.receive_maximum)
         {
+            let rule = "more unacknowledged publishes than the receive maximum";
             return Err(Close::Protocol(DecodeError {
                 reason: reason::RECEIVE_MAXIMUM_EXCEEDED,
-                rule: "more unacknowledged publishes than the receive maximum",
+                rule,
             }));
         }
-        error.map_or(Ok(()), |error| Err(error.into()))
+        Ok(())
     }
 
     fn packet(&mut self, packet: Packet) -> Result<(), Close> {

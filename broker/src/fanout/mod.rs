@@ -268,7 +268,7 @@ impl Shared {
             // Half of a filter's log: the reader is never overtaken by what it has not read.
             let full = queue.underway_bytes >= self.config.log_bytes_per_filter / 2;
             let publishes_next = matches!(queue.jobs.front(), Some(Job::Publish(_)));
-            if !queue.jobs.is_empty() && !(full && publishes_next) {
+            if !(queue.jobs.is_empty() || full && publishes_next) {
                 return Some(queue.take(self.config.log_bytes_per_filter / 4));
             }
             if !full {

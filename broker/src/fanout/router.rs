@@ -143,19 +143,16 @@ fn subscribe(slot: usize, filter: String) -> Packet {
 fn publish(message: &Message) -> Packet {
     let publish = Publish::new(message.topic.as_bytes().clone(), message.payload.clone(), false);
     let left_s = message.expiry_left_s(now_ms()).unwrap_or(Some(0));
-    let properties = match &message.properties {
-        None => None,
-        Some(properties) => Some(PublishProperties {
-            payload_format_indicator: properties.payload_format_utf8.then_some(1),
-            message_expiry_interval: left_s,
-            topic_alias: None,
-            response_topic: properties.response_topic.clone(),
-            correlation_data: properties.correlation_data.clone(),
-            user_properties: properties.user.clone(),
-            subscription_identifiers: Vec::new(),
-            content_type: properties.content_type.clone(),
-        }),
-    };
+    let properties = message.properties.as_ref().map(|properties| PublishProperties {
+        payload_format_indicator: properties.payload_format_utf8.then_some(1),
+        message_expiry_interval: left_s,
+        topic_alias: None,
+        response_topic: properties.response_topic.clone(),
+        correlation_data: properties.correlation_data.clone(),
+        user_properties: properties.user.clone(),
+        subscription_identifiers: Vec::new(),
+        content_type: properties.content_type.clone(),
+    });
     Packet::Publish(publish, properties)
 }
 

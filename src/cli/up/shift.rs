@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use shopfloor::reference;
 use shopfloor::simulate::{self, Config, Speed};
-use shopfloor::{parts::PartError, reference};
 use tokio_util::sync::CancellationToken;
 
 use super::{DATABASE, Site, blocking, say};
@@ -97,7 +97,7 @@ async fn count(site: &Site) -> Result<Arrived> {
     let kafka = records.values().sum();
     let server = site.postgres.clone();
     let rows = blocking("count Postgres's rows", move || {
-        Ok::<_, PartError>(server.psql(DATABASE, "select count(*) from supply_chain")?)
+        server.psql(DATABASE, "select count(*) from supply_chain")
     });
     let rows = rows.await?;
     let postgres = rows

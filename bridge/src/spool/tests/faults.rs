@@ -132,6 +132,10 @@ async fn after_a_crash_damage_is_told_from_a_commit_that_may_never_have_finished
         Ok(24..26),
     ];
     assert_eq!(summary(&read_all(&mut process.reader_at(1)).await), expected);
+    // A second restart no longer reads the tail, and still knows.
+    disk.kill();
+    let process = Process::start(&disk, &config()).unwrap();
+    assert_eq!(summary(&read_all(&mut process.reader_at(1)).await), expected);
 }
 
 #[tokio::test]
@@ -428,4 +432,48 @@ async fn a_segment_of_a_newer_format_is_refused_by_name() {
         ),
         "{refused:?}"
     );
+}
+
+/// The model's first finding: pages whose fdatasync failed count as clean, so a restart that reads them from the page
+/// cache must write them again before anybody relies on them.
+#[tokio::test]
+async fn what_a_restart_finds_after_a_failed_fdatasync_survives_a_later_power_failure() {
+    for seed in 0..100 {
+        let disk = FakeFilesystem::new(seed);
+        let (mut process, mut model) = filled(&disk, 3, 5);
+        model.append(&process, &[100; 5]).unwrap();
+        // The write, the sync, and what would have been a new segment.
+        disk.fault(1, Fault::Eio);
+        disk.fault(0, Fault::Death);
+        process.write();
+        disk.kill();
+        let process = Process::start(&disk, &config()).unwrap();
+        assert_eq!(process.end_sequence(), 21, "the page cache still has the commit");
+        model.check(&read_all(&mut process.reader_at(1)).await, 1, 21);
+        disk.power_failure();
+        let process = Process::start(&disk, &config()).unwrap();
+        model.check(&read_all(&mut process.reader_at(1)).await, 1, 21);
+    }
+}
+
+/// The model's second finding, for cursors: segments are removed on the strength of what they say.
+#[tokio::test]
+async fn a_cursor_read_after_a_failed_fdatasync_does_not_fall_back_at_a_later_power_failure() {
+    for seed in 0..100 {
+        let disk = FakeFilesystem::new(seed);
+        let (process, _) = filled(&disk, 3, 5);
+        let kafka = process.cursor("kafka").unwrap();
+        kafka.advance(5);
+        process.keep();
+        kafka.advance(9);
+        disk.fault(1, Fault::Eio);
+        process.keep();
+        assert_eq!(kafka.saved_position(), 5);
+        disk.kill();
+        let process = Process::start(&disk, &config()).unwrap();
+        let position = process.cursor("kafka").unwrap().position();
+        disk.power_failure();
+        let process = Process::start(&disk, &config()).unwrap();
+        assert_eq!(process.cursor("kafka").unwrap().position(), position);
+    }
 }

@@ -199,9 +199,8 @@ async fn a_full_spool_is_busy_until_every_cursor_has_moved_and_then_goes_on_by_i
     waiting.await.unwrap().unwrap();
     append(&spool, appended + 1..appended + 11).await.unwrap();
     assert_eq!(spool.status().held, None);
-    let first = spool.status().first_sequence;
-    let stored = read(&mut spool.reader_at(first), (appended + 11 - first) as usize).await;
-    assert_numbered(&stored, first..appended + 11);
+    let stored = read(&mut spool.reader(&api), 20).await;
+    assert_numbered(&stored, appended - 9..appended + 11);
     spool.close().await.unwrap();
 }
 
@@ -271,6 +270,31 @@ async fn closing_stores_what_was_accepted_and_refuses_what_comes_later() {
     spool.room().await;
     assert_numbered(&read(&mut reader, 100).await, 1..101);
     assert!(matches!(reader.next(1, 1).await, Err(ReadError::Closed)));
+}
+
+#[tokio::test]
+async fn closing_a_full_spool_answers_what_waits_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(
+        dir.path(),
+        SpoolConfig {
+            min_free_disk_bytes: 1 << 60,
+            ..small()
+        },
+    );
+    let waiting = tokio::spawn({
+        let spool = spool.clone();
+        async move { append(&spool, 1..2).await }
+    });
+    while spool.status().held.is_none() {
+        tokio::task::yield_now().await;
+    }
+    spool.close().await.unwrap();
+    let answer = waiting.await.unwrap();
+    assert!(
+        matches!(answer, Err(SpoolError::Held(Hold::MinFreeDisk))),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]

@@ -26,18 +26,22 @@ enum Step {
     Pass(u64),
     Kill,
     PowerFailure,
+    /// A restart that meets a fault itself, and another one after it.
+    FaultyRestart(u32, Fault, bool),
     Close,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let size = prop_oneof![8 => 0..300usize, 1 => 300..1800usize];
     let calls = proptest::collection::vec(proptest::collection::vec(size, 0..6), 1..5);
-    let fault = prop_oneof![
-        Just(Fault::Eio),
-        Just(Fault::Enospc),
-        Just(Fault::Short),
-        Just(Fault::Death)
-    ];
+    let fault = || {
+        prop_oneof![
+            Just(Fault::Eio),
+            Just(Fault::Enospc),
+            Just(Fault::Short),
+            Just(Fault::Death)
+        ]
+    };
     prop_oneof![
         8 => calls.prop_map(Step::Append),
         8 => Just(Step::Write),
@@ -45,11 +49,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Prove),
         4 => (0..CURSORS.len(), any::<u8>()).prop_map(|(cursor, part)| Step::Advance(cursor, part)),
         2 => Just(Step::Read),
-        3 => (0..12u32, fault).prop_map(|(calls, fault)| Step::Fault(calls, fault)),
+        3 => (0..12u32, fault()).prop_map(|(calls, fault)| Step::Fault(calls, fault)),
         1 => any::<bool>().prop_map(Step::Capacity),
         1 => (0..20_000u64).prop_map(Step::Pass),
         1 => Just(Step::Kill),
         1 => Just(Step::PowerFailure),
+        1 => (0..40u32, fault(), any::<bool>()).prop_map(|(calls, fault, power)| Step::FaultyRestart(calls, fault, power)),
         1 => Just(Step::Close),
     ]
 }
@@ -128,6 +133,14 @@ impl Run {
             Step::Pass(ms) => self.disk.pass_ms(*ms),
             Step::Kill => self.restart(false).await,
             Step::PowerFailure => self.restart(true).await,
+            Step::FaultyRestart(calls, fault, power_failure) => {
+                self.model.take_answers();
+                self.disk.kill();
+                self.disk.fault(*calls, *fault);
+                // Refused, or not: the next one must find everything.
+                let _started = Process::start(&self.disk, &self.config);
+                self.restart(*power_failure).await;
+            }
             Step::Close => {
                 self.process.shared.queue.close();
                 while let Some(Outcome::Stored) = self.process.write() {}
