@@ -10,6 +10,7 @@
 //! - `resources`: the controllers, one file each.
 //! - `validate`: bodies to commands, with the original's texts; `js` has the conversions that they imply.
 //! - `model`: the entities as clients and Kafka see them.
+//! - `openapi`: the description of all of it, and Swagger UI.
 //! - [`store`]: Postgres. The only folder that names tokio-postgres.
 //! - [`error`] and `reply`: what went wrong in the domain's terms, and how answers are written.
 //! - [`outbox`]: the relay that gives committed records to Kafka.
@@ -31,6 +32,7 @@ pub mod telemetry;
 mod body;
 mod js;
 mod model;
+mod openapi;
 mod path;
 mod rate_limit;
 mod reply;

@@ -1,10 +1,18 @@
 //! Answers, as the original wrote them.
 
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
+use crate::error::Error;
+use crate::store::StoreError;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// Rows of a list that are written at once, where so many are there already.
+const ROWS_PER_CHUNK: usize = 256;
 
 /// `value` as a JSON body.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
@@ -23,6 +31,34 @@ pub(crate) fn ok(value: &impl Serialize) -> Response {
 
 pub(crate) fn created(value: &impl Serialize) -> Response {
     json(StatusCode::CREATED, value)
+}
+
+/// Rows as a JSON list, written as they come. A failure before the first is an answer of its own; after it, the
+/// answer breaks off.
+pub(crate) async fn list<T: Serialize + Send + 'static>(
+    rows: impl Stream<Item = Result<T, StoreError>> + Send + 'static,
+) -> Result<Response, Error> {
+    let mut rows = Box::pin(rows.peekable());
+    if let Some(Err(error)) = rows.as_mut().next_if(Result::is_err).await {
+        return Err(error.into());
+    }
+    let mut separator: &[u8] = b"";
+    let chunks = rows.ready_chunks(ROWS_PER_CHUNK).map(move |rows| {
+        let mut chunk = Vec::new();
+        for row in rows {
+            chunk.extend_from_slice(separator);
+            separator = b",";
+            serde_json::to_writer(&mut chunk, &row.inspect_err(broke_off)?)?;
+        }
+        Ok::<_, StoreError>(Bytes::from(chunk))
+    });
+    let bracket = |text: &'static str| stream::once(async move { Ok(Bytes::from_static(text.as_bytes())) });
+    let body = Body::from_stream(bracket("[").chain(chunks).chain(bracket("]")));
+    Ok(([(header::CONTENT_TYPE, JSON)], body).into_response())
+}
+
+fn broke_off(error: &StoreError) {
+    tracing::error!(error = error as &dyn std::error::Error, "a list broke off");
 }
 
 pub(crate) fn no_content() -> Response {

@@ -10,7 +10,7 @@ use crate::resources::{machines, materials, parts, prices, units};
 use crate::server::Api;
 
 /// Every fixed word of the table below; clients may write them in any case.
-pub(crate) const WORDS: [&str; 14] = [
+pub(crate) const WORDS: [&str; 16] = [
     "api",
     "v1",
     "materials",
@@ -25,6 +25,8 @@ pub(crate) const WORDS: [&str; 14] = [
     "supply-chain",
     "many-supply-chain",
     "internal",
+    "production",
+    "production-swagger-spec.json",
 ];
 
 /// The REST contract.
@@ -70,6 +72,6 @@ pub(crate) fn internal(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn unknown(method: Method, Extension(SentUri(uri)): Extension<SentUri>) -> Error {
+pub(crate) async fn unknown(method: Method, Extension(SentUri(uri)): Extension<SentUri>) -> Error {
     Error::NotFoundNamed(format!("Cannot {method} {uri}"))
 }

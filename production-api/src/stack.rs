@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::rate_limit::RateLimit;
 use crate::reply::shape_a;
 use crate::server::{Api, Stack};
-use crate::{body, metrics, path, rate_limit, routes};
+use crate::{body, metrics, openapi, path, rate_limit, routes};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -33,7 +33,7 @@ pub(crate) fn build(api: &Api) -> Stack {
         // A name for the request, the caller's own where it sent one, for both sides' logs.
         .layer(SetRequestIdLayer::new(REQUEST_ID, FreshId))
         // One span per request, so that everything below logs under that name.
-        .layer(TraceLayer::new_for_http())
+        .layer(TraceLayer::new_for_http().make_span_with(request_span))
         // The name goes back, also on errors made below.
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         // Browsers of any origin may call, as they could the original; its preflights were 204.
@@ -53,6 +53,7 @@ pub(crate) fn build(api: &Api) -> Stack {
         .service(
             Router::new()
                 .nest("/internal", routes::internal(api.clone()))
+                .merge(openapi::routes())
                 .fallback_service(public(api)),
         );
     BoxCloneSyncService::new(stack)
@@ -122,6 +123,11 @@ impl MakeRequestId for FreshId {
         let id = Uuid::now_v7().to_string();
         id.parse().ok().map(RequestId::new)
     }
+}
+
+fn request_span(request: &http::Request<Body>) -> tracing::Span {
+    let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
 }
 
 fn internal_error() -> Response {

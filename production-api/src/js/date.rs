@@ -1,8 +1,10 @@
 //! `new Date(value)` and `toISOString()`, in UTC, as V8 reads dates: the ECMAScript format first, then whatever
 //! its lenient reader makes of the rest (`Sun, 10 Dec 2023 10:00:00 GMT`, `12/10/2023`, `2023-12-10 10:00:00`).
 
+mod parts;
 mod tokens;
 
+use parts::Parts;
 use tokens::{Keyword, Token, Tokens};
 
 /// Largest distance from 1970 in milliseconds, either way.
@@ -61,119 +63,6 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
-}
-
-#[derive(Default)]
-struct Parts {
-    day: Day,
-    time: Time,
-    zone: Zone,
-}
-
-/// Up to three date numbers and a month's name.
-#[derive(Default)]
-struct Day {
-    numbers: Vec<i64>,
-    named_month: Option<i64>,
-    is_ecmascript: bool,
-}
-
-impl Day {
-    fn add(&mut self, number: i64) -> Option<()> {
-        (self.numbers.len() < 3).then(|| self.numbers.push(number))
-    }
-
-    /// Year, month and day from the numbers, by what they can be.
-    fn resolve(&self) -> Option<(i64, i64, i64)> {
-        let is_day = |n: i64| (1..=31).contains(&n);
-        let first = *self.numbers.first()?;
-        let second = self.numbers.get(1).copied().unwrap_or(1);
-        let third = self.numbers.get(2).copied().unwrap_or(1);
-        let (year, month, day) = match self.named_month {
-            None if self.is_ecmascript || !is_day(first) => (first, second, third),
-            None => (third, first, second),
-            Some(month) if !is_day(first) => (first, month, second),
-            Some(month) => (second, month, first),
-        };
-        let year = match year {
-            _ if self.is_ecmascript => year,
-            0..=49 => year + 2000,
-            50..=99 => year + 1900,
-            _ => year,
-        };
-        ((1..=12).contains(&month) && is_day(day)).then_some((year, month, day))
-    }
-}
-
-/// Up to hour, minute, second and millisecond.
-#[derive(Default)]
-struct Time {
-    numbers: Vec<i64>,
-    /// 0 after AM, 12 after PM.
-    half_day: Option<i64>,
-}
-
-impl Time {
-    fn add(&mut self, number: i64) -> Option<()> {
-        (self.numbers.len() < 4).then(|| self.numbers.push(number))
-    }
-
-    fn add_final(&mut self, number: i64) -> Option<()> {
-        self.add(number)?;
-        self.numbers.resize(4, 0);
-        Some(())
-    }
-
-    fn is_expecting(&self, number: i64) -> bool {
-        match self.numbers.len() {
-            1 | 2 => (0..60).contains(&number),
-            3 => (0..1000).contains(&number),
-            _ => false,
-        }
-    }
-
-    fn resolve(&self) -> Option<i64> {
-        let part = |place: usize| self.numbers.get(place).copied().unwrap_or(0);
-        let (mut hour, minute, second, ms) = (part(0), part(1), part(2), part(3));
-        if let Some(half_day) = self.half_day {
-            if !(0..=12).contains(&hour) {
-                return None;
-            }
-            hour = hour % 12 + half_day;
-        }
-        let within = hour < 24 && minute < 60 && second < 60 && ms < 1000;
-        let midnight = hour == 24 && minute == 0 && second == 0 && ms == 0;
-        (within || midnight).then(|| ((hour * 60 + minute) * 60 + second) * 1000 + ms)
-    }
-}
-
-/// The offset from UTC; none is UTC too, the zone that the original ran in.
-#[derive(Default)]
-struct Zone {
-    sign: Option<i64>,
-    hour: Option<i64>,
-    minute: Option<i64>,
-}
-
-impl Zone {
-    fn set(&mut self, hours: i64) {
-        self.sign = Some(if hours < 0 { -1 } else { 1 });
-        self.hour = Some(hours.abs());
-        self.minute = Some(0);
-    }
-
-    fn is_utc(&self) -> bool {
-        self.hour == Some(0) && self.minute == Some(0)
-    }
-
-    fn is_expecting(&self, number: i64) -> bool {
-        self.hour.is_some() && self.minute.is_none() && (0..60).contains(&number)
-    }
-
-    fn offset_ms(&self) -> i64 {
-        let minutes = self.hour.unwrap_or(0) * 60 + self.minute.unwrap_or(0);
-        self.sign.unwrap_or(0) * minutes * 60_000
-    }
 }
 
 /// The format that ECMAScript specifies. Answers the first token that does not belong to it, for the lenient

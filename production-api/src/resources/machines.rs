@@ -10,7 +10,7 @@ use crate::server::Api;
 use crate::validate::machine as validate;
 
 pub(crate) async fn list(State(api): State<Api>) -> Answer {
-    Ok(reply::ok(&api.store.machines().await?))
+    reply::list(api.store.machines().await?).await
 }
 
 pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {

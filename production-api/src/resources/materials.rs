@@ -10,7 +10,7 @@ use crate::server::Api;
 use crate::validate::material as validate;
 
 pub(crate) async fn list(State(api): State<Api>) -> Answer {
-    Ok(reply::ok(&api.store.materials().await?))
+    reply::list(api.store.materials().await?).await
 }
 
 pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {

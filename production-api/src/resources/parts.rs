@@ -10,7 +10,7 @@ use crate::server::Api;
 use crate::validate::part as validate;
 
 pub(crate) async fn list(State(api): State<Api>) -> Answer {
-    Ok(reply::ok(&api.store.parts().await?))
+    reply::list(api.store.parts().await?).await
 }
 
 pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {

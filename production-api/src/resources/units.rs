@@ -10,7 +10,7 @@ use crate::server::Api;
 use crate::validate::unit as validate;
 
 pub(crate) async fn list(State(api): State<Api>) -> Answer {
-    Ok(reply::ok(&api.store.units().await?))
+    reply::list(api.store.units().await?).await
 }
 
 pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {

@@ -1,5 +1,8 @@
 //! The table `machine`.
 
+use futures_util::Stream;
+use tokio_postgres::Row;
+
 use super::{Store, StoreError, begin, emit, quarantine};
 use crate::error::Error;
 use crate::model::{Machine, Written};
@@ -9,13 +12,10 @@ const MACHINE_OF_UNIT: &str = "FK_027c3d3ad4cb59ddc20d8f670b2";
 
 impl Store {
     /// Every machine, in the table's own order.
-    pub(crate) async fn machines(&self) -> Result<Vec<Machine>, Error> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached("SELECT id FROM machine").await?;
-        let rows = client.query(&statement, &[]).await?;
-        rows.iter()
-            .map(|row| Ok(Machine { id: row.try_get(0)? }))
-            .collect()
+    pub(crate) async fn machines(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Machine, StoreError>> + Send + use<>, StoreError> {
+        self.rows("SELECT id FROM machine", machine).await
     }
 
     pub(crate) async fn machine(&self, id: i32) -> Result<Machine, Error> {
@@ -81,6 +81,10 @@ impl Store {
         tx.commit().await?;
         Ok(())
     }
+}
+
+fn machine(row: &Row) -> Result<Machine, StoreError> {
+    Ok(Machine { id: row.try_get(0)? })
 }
 
 fn no_machine() -> Error {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction;
+use futures_util::Stream;
 use tokio_postgres::Row;
 
 use super::{Store, StoreError, begin, emit, missing};
@@ -25,11 +26,10 @@ pub(super) fn material(row: &Row) -> Result<Material, StoreError> {
 
 impl Store {
     /// Every material, in the table's own order, as the original's clients got them.
-    pub(crate) async fn materials(&self) -> Result<Vec<Material>, Error> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached("SELECT id, name FROM material").await?;
-        let rows = client.query(&statement, &[]).await?;
-        Ok(rows.iter().map(material).collect::<Result<_, _>>()?)
+    pub(crate) async fn materials(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Material, StoreError>> + Send + use<>, StoreError> {
+        self.rows("SELECT id, name FROM material", material).await
     }
 
     pub(crate) async fn material(&self, id: i32) -> Result<Material, Error> {

@@ -20,7 +20,8 @@ mod units;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
-use tokio_postgres::NoTls;
+use futures_util::{Stream, StreamExt};
+use tokio_postgres::{NoTls, Row};
 
 use crate::config::DatabaseConfig;
 use crate::model::{Entity, Written};
@@ -120,6 +121,22 @@ impl Store {
 
     pub(crate) async fn client(&self) -> Result<Object, StoreError> {
         Ok(self.pool.get().await?)
+    }
+
+    /// The rows of `sql` as they come: memory holds a few of them, however many there are. Holds a connection
+    /// until the end; the statement's time limit bounds that.
+    async fn rows<T>(
+        &self,
+        sql: &str,
+        read: fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<impl Stream<Item = Result<T, StoreError>> + Send + use<T>, StoreError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(sql).await?;
+        let rows = client.query_raw(&statement, std::iter::empty::<i32>()).await?;
+        Ok(rows.map(move |row| {
+            let _held = &client;
+            read(&row?)
+        }))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use deadpool_postgres::Transaction;
+use futures_util::Stream;
 use tokio_postgres::Row;
 
 use super::{Store, StoreError, begin, emit, missing, quarantine};
@@ -25,12 +26,11 @@ pub(super) fn part(row: &Row) -> Result<Part, StoreError> {
 
 impl Store {
     /// Every part, in the table's own order.
-    pub(crate) async fn parts(&self) -> Result<Vec<Part>, Error> {
-        let client = self.client().await?;
-        let sql = format!("SELECT {COLUMNS} FROM part_information");
-        let statement = client.prepare_cached(&sql).await?;
-        let rows = client.query(&statement, &[]).await?;
-        Ok(rows.iter().map(part).collect::<Result<_, _>>()?)
+    pub(crate) async fn parts(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Part, StoreError>> + Send + use<>, StoreError> {
+        self.rows(&format!("SELECT {COLUMNS} FROM part_information"), part)
+            .await
     }
 
     pub(crate) async fn part(&self, id: i32) -> Result<Part, Error> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use deadpool_postgres::Transaction;
+use futures_util::Stream;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -37,12 +38,11 @@ fn unit(row: &Row) -> Result<Unit, StoreError> {
 
 impl Store {
     /// Every unit, in the table's own order.
-    pub(crate) async fn units(&self) -> Result<Vec<Unit>, Error> {
-        let client = self.client().await?;
-        let sql = format!("SELECT {COLUMNS} FROM supply_chain");
-        let statement = client.prepare_cached(&sql).await?;
-        let rows = client.query(&statement, &[]).await?;
-        Ok(rows.iter().map(unit).collect::<Result<_, _>>()?)
+    pub(crate) async fn units(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Unit, StoreError>> + Send + use<>, StoreError> {
+        self.rows(&format!("SELECT {COLUMNS} FROM supply_chain"), unit)
+            .await
     }
 
     /// `sent_id` is the id as the client wrote it.

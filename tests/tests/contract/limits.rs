@@ -160,3 +160,34 @@ async fn while_postgres_is_away_clients_are_told_to_come_back_and_afterwards_are
     assert_eq!(back.status, 201);
     assert_eq!(server.store.ready().await, Ok(()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_many_rows_is_whole_and_one_client_that_reads_slowly_delays_nobody() {
+    let server = Server::fresh().await;
+    let script = "INSERT INTO machine SELECT generate_series(1, 200000)";
+    assert_eq!(
+        server
+            .count(&format!(
+                "WITH added AS ({script} RETURNING 1) SELECT count(*) FROM added"
+            ))
+            .await,
+        200_000
+    );
+    let mut slow = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    slow.write_all(b"GET /api/v1/machine HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    slow.read_exact(&mut [0; 1]).await.unwrap();
+    let listed = server.get("/machine").await.body;
+    let listed = listed.as_array().unwrap();
+    assert_eq!(
+        (listed.len(), &listed[199_999]),
+        (200_000, &json!({"id": 200_000}))
+    );
+    let mut rest = String::new();
+    slow.read_to_string(&mut rest).await.unwrap();
+    assert!(
+        rest.ends_with("]\r\n0\r\n\r\n"),
+        "the slow client's list breaks off"
+    );
+}

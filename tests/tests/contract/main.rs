@@ -4,6 +4,7 @@
 //!   the limiter off. A case must answer as recorded, status, body and the records that go to Kafka, unless
 //!   `differences` says why not and what instead.
 //! - `operations`: rules that no recorded case shows.
+//! - `requests`: paths, methods and bodies as the original took them, and the document.
 //! - `races`: many requests for the same thing at once.
 //! - `limits`: the rate limit, protocols and what a client sees while Postgres is away.
 //! - `databases`: empty ones and those that the original made.
@@ -15,6 +16,7 @@ mod limits;
 mod operations;
 mod races;
 mod replay;
+mod requests;
 mod server;
 
 async fn replay(file: &str) {

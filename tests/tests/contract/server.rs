@@ -108,6 +108,15 @@ impl Server {
             .await
     }
 
+    /// The text at an address that answers 200.
+    pub(crate) async fn page(&self, path: &str) -> String {
+        let uri = format!("http://{}{path}", self.address).parse().unwrap();
+        let answer = self.client.get(uri).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
     /// The single number that `sql` answers.
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         self.database.query_one(sql, &[]).await.unwrap().get(0)

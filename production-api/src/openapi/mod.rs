@@ -1,0 +1,219 @@
+//! The API's description, OpenAPI 3.1, and Swagger UI, under the original's addresses.
+//!
+//! - This file: the operations, one line each, and the document that they make.
+//! - `schemas`: the bodies.
+//! - `ui`: the routes.
+//!
+//! `openapi.json` beside the crate is the document as it was last agreed on; a test compares.
+
+// Assigning to a field of a JSON object adds it; every object here is this module's own.
+#![allow(clippy::indexing_slicing)]
+
+mod schemas;
+mod ui;
+
+use serde_json::{Map, Value, json};
+
+pub(crate) use ui::routes;
+
+/// One operation of the contract.
+struct Operation {
+    method: &'static str,
+    /// Under `/api/v1`.
+    path: &'static str,
+    summary: &'static str,
+    /// The body's schema; empty where there is no body.
+    body: &'static str,
+    success: u16,
+    /// The answer's schema; empty where there is no body. A list is written `[Name]`.
+    answer: &'static str,
+    /// Statuses of refusals beside those that every operation has.
+    refusals: &'static [u16],
+}
+
+const fn operation(
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    body: &'static str,
+    success: u16,
+    answer: &'static str,
+    refusals: &'static [u16],
+) -> Operation {
+    Operation {
+        method,
+        path,
+        summary,
+        body,
+        success,
+        answer,
+        refusals,
+    }
+}
+
+#[rustfmt::skip]
+const OPERATIONS: &[Operation] = &[
+    operation("get", "/materials", "List materials", "", 200, "[Material]", &[]),
+    operation("post", "/materials", "Create a material", "NewMaterial", 201, "WrittenMaterial", &[400, 409]),
+    operation("post", "/materials/many-materials", "Create materials, all or none", "NewMaterials", 201, "[WrittenMaterial]", &[400, 409]),
+    operation("patch", "/materials/many-materials", "Change materials, all or none", "MaterialChanges", 200, "[WrittenMaterial]", &[400, 404, 409]),
+    operation("delete", "/materials/many-materials", "Delete materials, all or none", "MaterialIds", 204, "", &[400, 404, 409]),
+    operation("get", "/materials/{id}", "Get a material", "", 200, "Material", &[400, 404]),
+    operation("patch", "/materials/{id}", "Change a material", "MaterialChange", 200, "WrittenMaterial", &[400, 404, 409]),
+    operation("delete", "/materials/{id}", "Delete a material and its links", "", 204, "", &[400, 404, 409]),
+    operation("post", "/materials/{id}/part-informations", "Link a material with parts", "PartLinks", 201, "MaterialWithParts", &[400, 404]),
+    operation("delete", "/materials/{id}/part-informations", "Remove a material's links with parts", "PartLinks", 204, "", &[400, 404]),
+    operation("get", "/materials/prices/{materialId}", "List a material's prices", "", 200, "[MaterialPrice]", &[400, 404]),
+    operation("post", "/materials/prices/{materialId}", "Set the price of a day", "DatedPrice", 201, "WrittenPrice", &[400, 404]),
+    operation("delete", "/materials/prices/{materialId}", "Delete the price of a day", "DatedPrice", 204, "", &[400, 404]),
+    operation("post", "/materials/prices/{materialId}/many-prices", "Set the prices of days, all or none", "DatedPrices", 201, "[WrittenPrice]", &[400, 404]),
+    operation("delete", "/materials/prices/{materialId}/many-prices", "Delete the prices of days, all or none", "DatedPrices", 204, "", &[400, 404]),
+    operation("get", "/part-information", "List parts", "", 200, "[PartInformation]", &[]),
+    operation("post", "/part-information", "Create a part", "NewPart", 201, "WrittenPart", &[400]),
+    operation("post", "/part-information/many-part-informations", "Create parts, all or none", "NewParts", 201, "[WrittenPart]", &[400]),
+    operation("patch", "/part-information/many-part-informations", "Change parts, all or none", "PartChanges", 200, "[WrittenPart]", &[400, 404]),
+    operation("delete", "/part-information/many-part-informations", "Delete parts, all or none", "PartIds", 204, "", &[400, 404, 409]),
+    operation("get", "/part-information/{id}", "Get a part", "", 200, "PartInformation", &[400, 404]),
+    operation("patch", "/part-information/{id}", "Change a part", "PartChange", 200, "WrittenPart", &[400, 404]),
+    operation("delete", "/part-information/{id}", "Delete a part and its links", "", 204, "", &[400, 404, 409]),
+    operation("post", "/part-information/{id}/materials", "Link a part with materials", "MaterialLinks", 201, "PartWithMaterials", &[400, 404]),
+    operation("delete", "/part-information/{id}/materials", "Remove a part's links with materials", "MaterialLinks", 204, "", &[400, 404]),
+    operation("get", "/machine", "List machines", "", 200, "[Machine]", &[]),
+    operation("post", "/machine", "Create a machine", "", 201, "WrittenMachine", &[]),
+    operation("post", "/machine/many-machines", "Create machines", "Quantity", 201, "[WrittenMachine]", &[400]),
+    operation("delete", "/machine/many-machines", "Delete machines, all or none", "MachineIds", 204, "", &[400, 404, 409]),
+    operation("get", "/machine/{id}", "Get a machine", "", 200, "Machine", &[400, 404]),
+    operation("delete", "/machine/{id}", "Delete a machine", "", 204, "", &[400, 404, 409]),
+    operation("get", "/supply-chain", "List produced units", "", 200, "[SupplyChain]", &[]),
+    operation("post", "/supply-chain", "Create a unit", "NewUnit", 201, "WrittenUnit", &[400, 404]),
+    operation("post", "/supply-chain/many-supply-chain", "Create units, all or none", "NewUnits", 201, "[WrittenUnit]", &[400, 404]),
+    operation("patch", "/supply-chain/many-supply-chain", "Change units, all or none", "UnitChanges", 200, "[WrittenUnit]", &[400, 404]),
+    operation("get", "/supply-chain/{uuid}", "Get a unit", "", 200, "SupplyChain", &[400, 404]),
+    operation("patch", "/supply-chain/{uuid}", "Change a unit", "UnitChange", 200, "WrittenUnit", &[400, 404]),
+];
+
+/// Refusals that every operation has, and those of a body.
+const ANYWHERE: [u16; 4] = [400, 429, 500, 503];
+const OF_A_BODY: [u16; 2] = [413, 415];
+
+/// The whole document.
+pub(crate) fn document() -> Value {
+    let mut paths = Map::new();
+    for operation in OPERATIONS {
+        let path = paths
+            .entry(format!("/api/v1{}", operation.path))
+            .or_insert_with(|| json!({}));
+        if let Some(methods) = path.as_object_mut() {
+            methods.insert(operation.method.to_owned(), operation.describe());
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Production API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Machines, parts, materials and the units that are produced of them.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {"schemas": schemas::all()},
+    })
+}
+
+impl Operation {
+    fn describe(&self) -> Value {
+        let tag = self.path.split('/').nth(1).unwrap_or_default();
+        let mut described = json!({
+            "tags": [tag],
+            "summary": self.summary,
+            "operationId": self.id(),
+            "responses": self.responses(),
+        });
+        if let Some(parameter) = self.parameter() {
+            described["parameters"] = json!([parameter]);
+        }
+        if !self.body.is_empty() {
+            let schema = json!({"schema": reference(self.body)});
+            let content = json!({"application/json": schema, "application/x-www-form-urlencoded": schema});
+            described["requestBody"] = json!({"required": true, "content": content});
+        }
+        described
+    }
+
+    /// Unique in the document: `patch_materials_many-materials`.
+    fn id(&self) -> String {
+        let path = self.path.replace('/', "_").replace(['{', '}'], "");
+        format!("{}{path}", self.method)
+    }
+
+    fn parameter(&self) -> Option<Value> {
+        let name = self
+            .path
+            .split('/')
+            .find_map(|part| part.strip_prefix('{')?.strip_suffix('}'))?;
+        let schema = match name {
+            "uuid" => json!({"type": "string", "format": "uuid"}),
+            _ => json!({"type": "integer", "format": "int32"}),
+        };
+        Some(json!({"name": name, "in": "path", "required": true, "schema": schema}))
+    }
+
+    fn responses(&self) -> Value {
+        let mut responses = Map::new();
+        let mut success = json!({"description": self.summary});
+        if !self.answer.is_empty() {
+            success["content"] = json!({"application/json": {"schema": reference(self.answer)}});
+        }
+        responses.insert(self.success.to_string(), success);
+        let of_a_body = OF_A_BODY.iter().filter(|_| self.method != "get");
+        for status in ANYWHERE.iter().chain(of_a_body).chain(self.refusals) {
+            let name = http::StatusCode::from_u16(*status)
+                .ok()
+                .and_then(|status| status.canonical_reason());
+            let content = json!({"application/json": {"schema": reference("Refusal")}});
+            let refusal = json!({"description": name.unwrap_or_default(), "content": content});
+            responses.insert(status.to_string(), refusal);
+        }
+        responses.into()
+    }
+}
+
+/// `Name` or, for a list, `[Name]`.
+fn reference(name: &str) -> Value {
+    match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(item) => json!({"type": "array", "items": reference(item)}),
+        None => json!({"$ref": format!("#/components/schemas/{name}")}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `SHOPFLOOR_BLESS=1 cargo test -p shopfloor-api` writes the copy anew.
+    #[test]
+    fn the_document_is_the_one_that_was_agreed_on() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+        let document = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+        if std::env::var_os("SHOPFLOOR_BLESS").is_some() {
+            std::fs::write(path, &document).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), document);
+    }
+
+    #[test]
+    fn every_schema_that_is_named_is_there_and_every_one_that_is_there_is_named() {
+        let text = document().to_string();
+        let schemas = schemas::all();
+        for name in schemas.as_object().unwrap().keys() {
+            assert!(
+                text.contains(&format!("#/components/schemas/{name}\"")),
+                "{name} is not used"
+            );
+        }
+        for named in text.split("#/components/schemas/").skip(1) {
+            let name = named.split('"').next().unwrap();
+            assert!(schemas.get(name).is_some(), "{name} is not there");
+        }
+    }
+}

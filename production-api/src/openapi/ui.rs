@@ -1,0 +1,48 @@
+//! `/api/v1/production` and what lies under it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{StatusCode, header};
+use utoipa_swagger_ui::Config;
+
+use crate::{reply, routes};
+
+const PAGE: &str = "/api/v1/production";
+const DOCUMENT: &str = "/api/v1/production/production-swagger-spec.json";
+
+/// The document and Swagger UI. Reading them is not counted by the rate limit.
+pub(crate) fn routes() -> Router {
+    Router::new()
+        .route(PAGE, get(|| async { file("index.html") }))
+        .route(DOCUMENT, get(|| async { reply::ok(&super::document()) }))
+        .route(
+            &format!("{PAGE}/{{file}}"),
+            get(|Path(name): Path<String>| async move { file(&name) }),
+        )
+        .method_not_allowed_fallback(routes::unknown)
+}
+
+fn file(name: &str) -> Response {
+    match utoipa_swagger_ui::serve(name, Arc::new(Config::from(DOCUMENT))) {
+        Ok(Some(file)) => {
+            let mut bytes = file.bytes.into_owned();
+            if name == "index.html" {
+                // The page has no slash at the end, so its relative addresses need a base.
+                let page = String::from_utf8_lossy(&bytes);
+                bytes = page
+                    .replace("<head>", &format!("<head><base href=\"{PAGE}/\">"))
+                    .into_bytes();
+            }
+            ([(header::CONTENT_TYPE, file.content_type)], bytes).into_response()
+        }
+        Ok(None) => reply::shape_b(StatusCode::NOT_FOUND, format!("Cannot GET {PAGE}/{name}")),
+        Err(error) => {
+            tracing::error!(error = error.as_ref(), name, "Swagger UI could not serve a file");
+            reply::shape_a(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
+        }
+    }
+}
