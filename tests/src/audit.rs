@@ -36,6 +36,12 @@ impl Unit {
         )
     }
 
+    /// As Postgres has it; the table keeps whole seconds.
+    fn row(&self) -> String {
+        let seconds = self.time.get(.."YYYY-MM-DDTHH:MM:SS".len()).expect("an ISO time");
+        format!("{}|{}|{}|{seconds}", self.machine, self.order, self.part)
+    }
+
     fn of_record(record: &Consumed) -> Self {
         let number = |name: &str| {
             let number = record.value[name].as_i64().expect("the client's rules hold");
@@ -53,52 +59,62 @@ impl Unit {
     }
 }
 
-/// How often each unit is in Postgres, whatever else its row says.
-pub fn in_postgres(stack: &Stack) -> BTreeMap<Name, u32> {
-    let mut counts = BTreeMap::new();
-    for row in stack.rows(r#"SELECT "machineId", "order" FROM supply_chain;"#) {
-        *counts.entry(name_of_row(&row)).or_default() += 1;
-    }
-    counts
+/// The rows of units by the unit's name; each row is `machine|order|part|time in whole seconds`.
+pub type Rows = BTreeMap<Name, Vec<String>>;
+
+/// Every unit's rows in Postgres.
+pub fn in_postgres(stack: &Stack) -> Rows {
+    let query = r#"SELECT "machineId", "order", "partId",
+        to_char(to_timestamp("timeOfProduction"), 'YYYY-MM-DD"T"HH24:MI:SS') FROM supply_chain;"#;
+    by_name(stack.rows(query))
 }
 
-/// Rows of the units' table.
-pub fn row_count(stack: &Stack) -> usize {
-    stack.rows("SELECT count(*) FROM supply_chain;")[0]
+/// Different units in Postgres.
+pub fn count_in_postgres(stack: &Stack) -> usize {
+    stack.rows(r#"SELECT count(DISTINCT ("machineId", "order")) FROM supply_chain;"#)[0]
         .parse()
         .expect("a number")
 }
 
-/// Panics unless every unit has exactly one row and that row says what was published.
-pub fn assert_once_in_postgres(stack: &Stack, units: &[Unit]) {
-    // The table keeps whole seconds.
-    let query = r#"SELECT "machineId", "order", "partId",
-        to_char(to_timestamp("timeOfProduction"), 'YYYY-MM-DD"T"HH24:MI:SS') FROM supply_chain;"#;
-    let mut rows: BTreeMap<Name, Vec<String>> = BTreeMap::new();
-    for row in stack.rows(query) {
-        rows.entry(name_of_row(&row)).or_default().push(row);
-    }
+/// Different units among records; a repeated one says nothing of what is still under way.
+pub fn count_in_kafka(records: &[Consumed]) -> usize {
+    let names: BTreeSet<Name> = units_of(records).map(|(_, unit)| unit.name()).collect();
+    names.len()
+}
+
+/// Panics unless every unit has a row, and each row of it says what was published.
+pub fn assert_in_postgres(rows: &Rows, units: &[Unit]) {
+    assert_rows(rows, units, |found, expected| {
+        !found.is_empty() && found.iter().all(|row| row == expected)
+    });
+}
+
+/// Panics unless every unit has exactly one row, and that row says what was published.
+pub fn assert_once_in_postgres(rows: &Rows, units: &[Unit]) {
+    assert_rows(rows, units, |found, expected| {
+        found == std::slice::from_ref(expected)
+    });
+}
+
+fn assert_rows(rows: &Rows, units: &[Unit], right: impl Fn(&[String], &String) -> bool) {
+    let found = |unit: &Unit| rows.get(&unit.name()).cloned().unwrap_or_default();
     let wrong: Vec<_> = units
         .iter()
-        .filter_map(|unit| {
-            let seconds = unit.time.get(.."YYYY-MM-DDTHH:MM:SS".len()).expect("an ISO time");
-            let expected = format!("{}|{}|{}|{seconds}", unit.machine, unit.order, unit.part);
-            let found = rows.get(&unit.name()).cloned().unwrap_or_default();
-            (found != [expected]).then_some((unit, found))
-        })
+        .filter(|unit| !right(&found(unit), &unit.row()))
         .collect();
-    assert!(
-        wrong.is_empty(),
-        "{} of {} acknowledged units are not exactly once in Postgres, the first: {:?}",
-        wrong.len(),
-        units.len(),
-        wrong[0]
-    );
+    if let Some(first) = wrong.first() {
+        panic!(
+            "{} of {} acknowledged units are not in Postgres as they should be, the first: {first:?}, there {:?}",
+            wrong.len(),
+            units.len(),
+            found(first)
+        );
+    }
 }
 
 /// Panics unless every unit is among the records, as it was published.
 pub fn assert_in_kafka(records: &[Consumed], units: &[Unit]) {
-    let there: BTreeSet<Unit> = records.iter().map(Unit::of_record).collect();
+    let there: BTreeSet<Unit> = units_of(records).map(|(_, unit)| unit).collect();
     let missing: Vec<_> = units.iter().filter(|unit| !there.contains(unit)).collect();
     assert!(
         missing.is_empty(),
@@ -114,8 +130,7 @@ pub fn assert_in_kafka(records: &[Consumed], units: &[Unit]) {
 pub fn assert_in_order(records: &[Consumed], published: &[Vec<Unit>]) {
     let mut partitions: BTreeMap<i32, BTreeSet<i64>> = BTreeMap::new();
     let mut first_offsets: BTreeMap<Name, i64> = BTreeMap::new();
-    for record in records {
-        let unit = Unit::of_record(record);
+    for (record, unit) in units_of(records) {
         partitions
             .entry(unit.machine)
             .or_default()
@@ -143,13 +158,109 @@ pub fn assert_in_order(records: &[Consumed], published: &[Vec<Unit>]) {
     }
 }
 
-fn name_of_row(row: &str) -> Name {
-    let mut fields = row.split('|');
-    let mut number = || {
-        fields
-            .next()
-            .and_then(|field| field.parse().ok())
-            .expect("a number")
-    };
-    (number(), number())
+/// The records of units, each with its unit.
+fn units_of(records: &[Consumed]) -> impl Iterator<Item = (&Consumed, Unit)> {
+    records
+        .iter()
+        .filter(|record| record.topic == "supply_chain")
+        .map(|record| (record, Unit::of_record(record)))
+}
+
+fn by_name(rows: Vec<String>) -> Rows {
+    let mut by_name = Rows::new();
+    for row in rows {
+        let mut fields = row.split('|');
+        let mut number = || {
+            fields
+                .next()
+                .and_then(|field| field.parse().ok())
+                .expect("a number")
+        };
+        let name = (number(), number());
+        by_name.entry(name).or_default().push(row);
+    }
+    by_name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(machine: i32, order: i32) -> Unit {
+        Unit {
+            machine,
+            order,
+            part: 4,
+            time: "2023-12-10T00:00:00.500Z".to_owned(),
+        }
+    }
+
+    fn record(unit: &Unit, partition: i64, offset: i64) -> Consumed {
+        Consumed {
+            topic: "supply_chain".to_owned(),
+            partition,
+            offset,
+            key: None,
+            value: serde_json::from_str(&unit.payload()).unwrap(),
+        }
+    }
+
+    fn rows(units: &[&Unit]) -> Rows {
+        by_name(units.iter().map(|unit| unit.row()).collect())
+    }
+
+    #[test]
+    fn a_right_whole_passes() {
+        let (a, b) = (unit(1, 1), unit(1, 2));
+        let units = [a.clone(), b.clone()];
+        assert_once_in_postgres(&rows(&[&b, &a]), &units);
+        let records = [record(&a, 3, 10), record(&b, 3, 11), record(&a, 3, 12)];
+        assert_in_kafka(&records, &units);
+        assert_in_order(&records, &[units.to_vec()]);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 of 2 acknowledged units")]
+    fn a_lost_row_fails() {
+        assert_in_postgres(&rows(&[&unit(1, 1)]), &[unit(1, 1), unit(1, 2)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 of 1 acknowledged units")]
+    fn a_second_row_of_one_unit_fails() {
+        assert_once_in_postgres(&rows(&[&unit(1, 1), &unit(1, 1)]), &[unit(1, 1)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 of 1 acknowledged units")]
+    fn a_changed_value_fails() {
+        let changed = Unit {
+            part: 5,
+            ..unit(1, 1)
+        };
+        assert_in_postgres(&rows(&[&changed]), &[unit(1, 1)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 of 2 acknowledged units are not in Kafka")]
+    fn a_lost_record_fails() {
+        assert_in_kafka(&[record(&unit(1, 1), 0, 0)], &[unit(1, 1), unit(1, 2)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "stands before")]
+    fn two_records_of_one_machine_in_the_wrong_order_fail() {
+        let (a, b) = (unit(1, 1), unit(1, 2));
+        assert_in_order(
+            &[record(&b, 0, 0), record(&a, 0, 1)],
+            &[vec![a.clone(), b.clone()]],
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "is in partitions")]
+    fn one_machine_in_two_partitions_fails() {
+        let (a, b) = (unit(1, 1), unit(1, 2));
+        assert_in_order(&[record(&a, 0, 0), record(&b, 1, 0)], &[]);
+    }
 }

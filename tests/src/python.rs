@@ -55,29 +55,15 @@ impl MigrationClient {
         }
     }
 
-    /// Every record that it has accepted up to now. Panics with its reason when it refused one.
-    pub fn consumed(&mut self) -> Vec<Consumed> {
-        self.check();
-        self.consumed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn check(&mut self) {
+    /// Looks at every record that it has accepted up to now. Panics with its reason when it refused one.
+    pub fn look<T>(&mut self, at: impl FnOnce(&[Consumed]) -> T) -> T {
         if let Some(status) = self.child.try_wait().expect("watch the migration client") {
             panic!(
                 "the migration client ended with {status}: {}",
                 said(self.child.stderr.take())
             );
         }
-    }
-
-    /// How many records of a topic it has accepted up to now. Panics with its reason when it refused one.
-    pub fn count(&mut self, topic: &str) -> usize {
-        self.check();
-        let consumed = self.consumed.lock().unwrap_or_else(PoisonError::into_inner);
-        consumed.iter().filter(|record| record.topic == topic).count()
+        at(&self.consumed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Closes it and gives every record that it accepted. Panics with its reason when it refused one.

@@ -11,8 +11,14 @@ use crate::kafka::AnyKafka;
 use crate::server::Server;
 use crate::{http, kafka, postgres, repository, wait};
 
-/// The topics that the migration client reads of what machines publish.
-pub const TOPICS: [&str; 3] = ["supply_chain", "part_information", "material"];
+/// What the migration client reads of machines and of the API.
+pub const TOPICS: [&str; 5] = [
+    "supply_chain",
+    "part_information",
+    "material",
+    "material_prices",
+    "machine",
+];
 const DATABASE: &str = "factory";
 const TOKEN: &str = "a token of the tests";
 const WITHIN: Duration = Duration::from_secs(30);
