@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use shopfloor_bridge::config::default_routes;
 use shopfloor_bridge::contract::{Schema, check};
 use shopfloor_bridge::routes::RouteTable;
+use shopfloor_bridge::routes::rule::default_routes;
 use shopfloor_bridge::stamp::{Stamp, stamp};
 use shopfloor_bridge::{Bridge, BridgeConfig};
 use shopfloor_broker::tap::{Published, Publisher, Receipt, Refused, Tap, Topic};

@@ -6,25 +6,13 @@ use serde::Deserialize;
 use shopfloor_runtime::Problem;
 use shopfloor_runtime::problem::check_range;
 
-use crate::contract::Schema;
 use crate::routes::RouteTable;
+use crate::routes::rule::{RouteConfig, default_routes};
 use crate::spool::SpoolConfig;
+use crate::topic_name::{CLIENT_TOPICS, topic_name_fault};
 
 /// `bootstrap_servers` value that starts Kafka inside the process.
 pub const EMBEDDED: &str = "embedded";
-
-/// Topics that the migration client reads. A record that breaks its rules there kills it.
-pub const CLIENT_TOPICS: [&str; 6] = [
-    "material",
-    "material_prices",
-    "part_information",
-    "machine",
-    "supply_chain",
-    "sales",
-];
-
-/// Kafka's own limit of a topic name, in bytes.
-const MAX_TOPIC_NAME_BYTES: usize = 249;
 
 /// librdkafka properties that an operator may set: security and network. The rest carries the delivery
 /// promise (acks, idempotence, retries, partitioner) and is not theirs to change.
@@ -38,59 +26,6 @@ const PASSED_PROPERTIES: [&str; 8] = [
     "metadata.",
     "enable.ssl.",
 ];
-
-/// One rule from MQTT topics to a Kafka topic.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteConfig {
-    /// MQTT topic filter: `+` and `#`, and `{name}` for one level that `topic` and `key` may use.
-    pub filter: String,
-    /// Kafka topic; `{name}` stands for what the filter captured.
-    pub topic: String,
-    /// Kafka key: text with `{name}` in it, `payload.machineId`, `payload.partId`, `payload.id`, `client_id` or
-    /// `none`. Default: the machine, as the filter captures it (`{machine}`) or as the payload names it; for
-    /// parts and materials their id; else the client id.
-    #[serde(default)]
-    pub key: Option<String>,
-    /// What the payload must be.
-    pub schema: Schema,
-    /// Adds `isDeleted` and `lastUpdate` (reception time) where a payload lacks them.
-    #[serde(default = "yes")]
-    pub stamp: bool,
-    /// Adds Kafka headers (gateway, sequence, record id, trace). They cost several allocations a record.
-    #[serde(default)]
-    pub headers: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// The routes of machines that publish as the migration client expects.
-pub fn default_routes() -> Vec<RouteConfig> {
-    let telemetry = [
-        ("supply-chain", "supply_chain", Schema::SupplyChain),
-        ("part-information", "part_information", Schema::PartInformation),
-        ("material", "material", Schema::Material),
-    ];
-    let route = |filter: String, topic: &str, schema| RouteConfig {
-        filter,
-        topic: topic.into(),
-        key: None,
-        schema,
-        stamp: true,
-        headers: false,
-    };
-    telemetry
-        .into_iter()
-        .flat_map(|(name, topic, schema)| {
-            [
-                route(name.into(), topic, schema),
-                route(format!("factory/{{site}}/{{machine}}/{name}"), topic, schema),
-            ]
-        })
-        .collect()
-}
 
 /// The Kafka sink.
 #[derive(Debug, Clone, Deserialize)]
@@ -347,32 +282,6 @@ impl BridgeConfig {
             0..=3_600_000,
         );
     }
-}
-
-/// Whether Kafka takes this as a topic name; the error says why not.
-pub fn topic_name_fault(name: &str) -> Result<(), String> {
-    if name.is_empty() {
-        return Err("the topic name is empty".into());
-    }
-    if name == "." || name == ".." {
-        return Err(format!("Kafka reserves the name {name:?}"));
-    }
-    if name.len() > MAX_TOPIC_NAME_BYTES {
-        return Err(format!(
-            "the topic name has {} bytes, Kafka takes {MAX_TOPIC_NAME_BYTES}",
-            name.len()
-        ));
-    }
-    match name.chars().find(|c| !is_topic_char(*c)) {
-        Some(found) => Err(format!(
-            "{name:?} holds {found:?}, which Kafka does not take in a topic name"
-        )),
-        None => Ok(()),
-    }
-}
-
-pub(crate) fn is_topic_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
 #[cfg(test)]

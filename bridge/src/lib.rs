@@ -4,7 +4,7 @@
 //!
 //! - [`config`]: what an operator can set.
 //! - [`tap`]: the front hands over a batch; route, check, envelope, spool, receipt.
-//! - [`routes`]: from an MQTT topic to a Kafka topic, key and contract.
+//! - [`routes`]: from an MQTT topic to a Kafka topic, key and contract; [`topic_name`]: what such a topic may be called.
 //! - [`contract`]: what a payload must be; protobuf to JSON.
 //! - [`record`]: the envelope that the spool keeps beside a payload.
 //! - [`spool`]: the durable log between reception and the sinks.
@@ -32,6 +32,7 @@ mod sinks;
 pub mod spool;
 pub mod stamp;
 pub mod tap;
+pub mod topic_name;
 
 pub use bridge::{Bridge, BridgeFault, SinkStatus};
 pub use config::BridgeConfig;

@@ -10,6 +10,7 @@
 //! with `/pb` behind it, unless another route claims that filter.
 
 mod filter;
+pub mod rule;
 mod template;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,8 +18,9 @@ use std::sync::Arc;
 
 use shopfloor_runtime::Problem;
 
-use crate::config::{CLIENT_TOPICS, RouteConfig};
 use crate::contract::Schema;
+use crate::topic_name::CLIENT_TOPICS;
+use rule::RouteConfig;
 
 use filter::Filter;
 pub use template::{Key, Template};
@@ -375,7 +377,7 @@ impl Trie {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::default_routes;
+    use crate::routes::rule::default_routes;
     use proptest::prelude::*;
 
     fn route(filter: &str, topic: &str) -> RouteConfig {

@@ -10,13 +10,13 @@ use rand::Rng;
 use shopfloor_broker::tap::{Published, Receipt, Refused, Tap, Verdict, receipt};
 use uuid::Uuid;
 
-use crate::config::CLIENT_TOPICS;
 use crate::contract::{self, Checked, Schema, Violation, protobuf};
 use crate::metrics;
 use crate::record::{Destination, Envelope};
 use crate::routes::{Key, Route, RouteTable};
 use crate::spool::{self, Entry, Spool};
 use crate::stamp::Stamp;
+use crate::topic_name::CLIENT_TOPICS;
 
 /// Longest client id that an envelope keeps, in bytes. Each of a batch's messages repeats it.
 const MAX_CLIENT_ID_BYTES: usize = 256;

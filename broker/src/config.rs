@@ -289,6 +289,13 @@ impl FanoutConfig {
 
 impl AuthConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        if !self.allow_anonymous && self.users.is_empty() {
+            out.push(Problem::new(
+                format!("{at}.users"),
+                "no user, and anonymous clients are refused: no device can connect",
+                "add users, or set allow_anonymous = true on a network that you trust",
+            ));
+        }
         for (index, user) in self.users.iter().enumerate() {
             if user.name.is_empty() || user.password.is_empty() {
                 out.push(Problem::new(

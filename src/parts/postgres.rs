@@ -15,25 +15,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::error::{Doing, PartError, succeeded};
-use super::postgres_cluster::{check_reach, find_bin, make_cluster};
+pub use super::postgres_cluster::PostgresOptions;
+use super::postgres_cluster::{PART, ROLE, check_reach, find_bin, make_cluster};
 use super::process::{self, Process, Spec, User};
 
-pub(super) const PART: &str = "Postgres";
-/// The cluster's superuser, and the role of every URL.
-pub(super) const ROLE: &str = "shopfloor";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// A Unix socket's path holds at most 107 bytes, and Postgres adds `/.s.PGSQL.65535.lock`.
 const SOCKET_DIR_BYTES_MAX: usize = 87;
-
-/// How a cluster is to run.
-#[derive(Debug, Clone)]
-pub struct PostgresOptions {
-    pub dir: PathBuf,
-    /// Loopback port; a free one where it is not given.
-    pub port: Option<u16>,
-    /// For tests: nothing is forced to disk (a crash of the server loses nothing, one of the machine may), and the directory is removed when the server or this process ends.
-    pub temporary: bool,
-}
 
 /// A running cluster. Dropping it stops it; so does the end of this process, whatever ends it.
 #[derive(Debug)]

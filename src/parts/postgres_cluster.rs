@@ -7,11 +7,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::{Doing, PartError, succeeded};
-use super::postgres::{PART, PostgresOptions, ROLE};
 use super::process::User;
 
+pub(super) const PART: &str = "Postgres";
+/// The cluster's superuser, and the role of every URL.
+pub(super) const ROLE: &str = "shopfloor";
 /// Debian's place; other systems have the programs on the path.
 const DEBIAN_BIN: &str = "/usr/lib/postgresql/15/bin";
+
+/// How a cluster is to run.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    pub dir: PathBuf,
+    /// Loopback port; a free one where it is not given.
+    pub port: Option<u16>,
+    /// For tests: nothing is forced to disk (a crash of the server loses nothing, one of the machine may), and the directory is removed when the server or this process ends.
+    pub temporary: bool,
+}
 
 pub(super) fn find_bin() -> Result<PathBuf, PartError> {
     let debian = PathBuf::from(DEBIAN_BIN);

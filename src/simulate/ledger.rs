@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::client::Resend;
+use super::payload::Kind;
 use super::payload::Message;
-use super::plan::Kind;
 
 /// Messages between the plan and their settlement.
 #[derive(Debug, Default)]

@@ -13,8 +13,9 @@ use super::args::Config;
 use super::client::{self, Event, Link, Reason, Sender};
 use super::ledger::{Ledger, Settled, Written};
 use super::pace::{Next, RateLimit, Source};
+use super::payload::Kind;
 use super::payload::Message;
-use super::plan::{Kind, Line};
+use super::plan::Line;
 use super::stats::Stats;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);

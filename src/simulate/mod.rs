@@ -3,6 +3,7 @@
 //! Layout, in the order in which a message passes them:
 //!
 //! - [`args`]: the command line, and [`Config`], what the rest works from.
+//! - [`unit`]: what a machine makes.
 //! - [`plan`]: which unit each machine makes when; seeded, pure.
 //! - [`payload`]: a unit as topic and bytes: JSON, protobuf, or invalid on purpose.
 //! - `pace`: when a message is due, by simulated time and by the rate limit.
@@ -26,6 +27,7 @@ pub mod plan;
 mod progress;
 mod stats;
 pub mod summary;
+pub mod unit;
 
 #[cfg(test)]
 mod broker_fixture;

@@ -11,10 +11,19 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::args::Version;
-use super::plan::{Kind, Unit};
+use super::unit::Unit;
 
 const ISO_MS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// How a unit goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Json,
+    Protobuf,
+    /// Not acceptable to any reader, on purpose.
+    Invalid(Fault),
+}
 
 /// What one machine publishes at once.
 #[derive(Debug, Clone, PartialEq, Eq)]

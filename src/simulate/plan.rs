@@ -9,43 +9,14 @@ use rand::{Rng, SeedableRng};
 
 use super::SimulateError;
 use super::args::{Config, Speed, TopicForm};
-use super::payload::{self, Fault, Message, Topics};
+use super::payload::{self, Fault, Kind, Message, Topics};
+use super::unit::Unit;
 use crate::reference::{Factory, factory};
 
 /// The contract's times have a year of four digits.
 const TIME_MAX_MS: i64 = 253_402_300_799_999;
 /// Longest run of one part before the machine is set up for another.
 const RUN_MAX_UNITS: u32 = 8;
-
-/// One unit that a machine has produced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unit {
-    pub machine_id: i32,
-    pub part_id: i32,
-    /// 1 for a machine's first unit, then up by 1.
-    pub order: i32,
-    /// Milliseconds since the Unix epoch.
-    pub time_of_production_ms: i64,
-    /// Shift.
-    pub var1: Option<i32>,
-    /// Lot.
-    pub var2: Option<String>,
-    /// Remark.
-    pub var3: Option<&'static str>,
-    /// Temperature of the tool, degrees Celsius.
-    pub var4: Option<i32>,
-    /// Whether the unit is scrap.
-    pub var5: bool,
-}
-
-/// How a unit goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Json,
-    Protobuf,
-    /// Not acceptable to any reader, on purpose.
-    Invalid(Fault),
-}
 
 /// What all machines publish.
 #[derive(Debug)]

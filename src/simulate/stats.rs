@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::ledger::Settled;
-use super::plan::Kind;
+use super::payload::Kind;
 
 const LATENCY_MAX_US: u64 = 24 * 3600 * 1_000_000;
 const LATENCY_DIGITS: u8 = 3;

@@ -8,9 +8,10 @@ use shopfloor_broker::tap::{Properties, Published, Publisher, Refused, Tap, Topi
 use shopfloor_proto::v1;
 
 use super::*;
-use crate::config::{KafkaConfig, RouteConfig, default_routes};
+use crate::config::KafkaConfig;
 use crate::contract::Schema;
 use crate::kafka::{Fault, ReadRecord};
+use crate::routes::rule::{RouteConfig, default_routes};
 
 const RECEIVED_MS: i64 = 1_702_166_400_999;
 const PATIENCE: Duration = Duration::from_secs(60);

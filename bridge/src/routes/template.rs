@@ -1,7 +1,7 @@
 //! Kafka topics and keys made of text and captured topic levels.
 
-use crate::config::{is_topic_char, topic_name_fault};
 use crate::contract::Schema;
+use crate::topic_name::{is_topic_char, topic_name_fault};
 
 use super::filter::{Fault, Filter, is_name};
 

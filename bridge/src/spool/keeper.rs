@@ -8,7 +8,8 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::catalog::{SPARES_MAX, Segment, Spare, segment_name, spare_name};
-use super::shared::{Shared, lock};
+use super::mutex::lock;
+use super::shared::Shared;
 
 /// Runs until [`Shared::stop_keeper`]; saves the cursors a last time before it ends.
 pub(super) fn run(shared: &Shared) {

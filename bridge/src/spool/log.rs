@@ -13,7 +13,8 @@ use super::commit::{Commit, encoded_bytes};
 use super::error::{Hold, SpoolError};
 use super::filesystem::{LogFile, write_all_at};
 use super::format::{FORMAT_VERSION, Progress, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::shared::{Shared, lock};
+use super::mutex::lock;
+use super::shared::Shared;
 
 /// Segments that one commit may wear out before the spool stops.
 const ATTEMPTS_MAX: u32 = 3;

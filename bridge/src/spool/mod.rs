@@ -71,7 +71,7 @@
 //! # Files, in the order of the data
 //!
 //! `queue` (appends wait), `writer` (the thread), `log` (the segment that grows), `commit` and `format` (bytes),
-//! `hot` and `cold` (memory, disk), `reader`, `cursor`, `keeper` (the second thread), `recovery`; `catalog` knows the
+//! `hot` and `cold` (memory, disk), `reader`, `cursor` and `cursor_file`, `keeper` (the second thread), `recovery`; `catalog` knows the
 //! segments, `shared` holds all together, `filesystem` is the only way to the disk.
 
 mod catalog;
@@ -79,12 +79,14 @@ mod cold;
 mod commit;
 mod config;
 mod cursor;
+mod cursor_file;
 mod error;
 mod filesystem;
 mod format;
 mod hot;
 mod keeper;
 mod log;
+mod mutex;
 mod queue;
 mod reader;
 mod recovery;
@@ -109,7 +111,8 @@ pub use recovery::Recovery;
 pub use status::{CursorStatus, Status};
 
 use filesystem::{Filesystem, StdFilesystem};
-use shared::{Shared, check_name, lock};
+use mutex::lock;
+use shared::{Shared, check_name};
 use writer::Writer;
 
 /// What is stored. Both parts are opaque.
@@ -207,7 +210,7 @@ impl Spool {
         let state = match cursors.iter().find(|cursor| cursor.name == name) {
             Some(state) => state.clone(),
             None => {
-                let state = cursor::create(&*shared.fs, &shared.dir, name, shared.first_sequence())
+                let state = cursor_file::create(&*shared.fs, &shared.dir, name, shared.first_sequence())
                     .map_err(|source| SpoolError::io("create cursor in", &shared.dir, source))?;
                 cursors.push(state.clone());
                 state
@@ -225,7 +228,7 @@ impl Spool {
         let shared = &self.shared;
         let mut cursors = lock(&shared.cursors);
         if let Some(index) = cursors.iter().position(|cursor| cursor.name == name) {
-            cursor::remove(&*shared.fs, &shared.dir, name)
+            cursor_file::remove(&*shared.fs, &shared.dir, name)
                 .map_err(|source| SpoolError::io("remove cursor from", &shared.dir, source))?;
             cursors.remove(index);
         }

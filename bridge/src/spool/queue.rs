@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::Entry;
 use super::commit::encoded_bytes;
 use super::error::{Done, Hold, Refused};
-use super::shared::lock;
+use super::mutex::lock;
 
 /// One append.
 pub(super) struct Job {

@@ -12,7 +12,8 @@ use super::catalog::{self, Segment, segment_name};
 use super::cold;
 use super::commit::{Commit, Walk};
 use super::error::{Cause, ReadError};
-use super::shared::{Durable, Shared, lock};
+use super::mutex::lock;
+use super::shared::{Durable, Shared};
 
 /// Reads on from where it stands; one task uses it.
 #[derive(Debug)]

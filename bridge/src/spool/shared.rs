@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 
 use tokio::sync::watch;
 
 use super::catalog::Catalog;
 use super::config::SpoolConfig;
-use super::cursor::{self, CursorState};
+use super::cursor_file::{self, CursorState};
 use super::error::SpoolError;
 use super::filesystem::Filesystem;
 use super::format::NAME_MAX_BYTES;
 use super::hot::Hot;
+use super::mutex::lock;
 use super::queue::Queue;
 use super::recovery::{self, Recovery};
 
@@ -59,11 +60,6 @@ struct KeeperSignal {
     stopped: bool,
 }
 
-/// What a panic elsewhere left behind a lock is whole: every critical section is.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 impl Shared {
     /// Recovers what is in `dir`, which the caller has locked.
     pub(super) fn recover(
@@ -80,7 +76,7 @@ impl Shared {
             .list(dir)
             .map_err(|source| SpoolError::io("list", dir, source))?
         {
-            let cursor = cursor::recover(&*fs, dir, &file.name, oldest)
+            let cursor = cursor_file::recover(&*fs, dir, &file.name, oldest)
                 .map_err(|source| SpoolError::io("read", &dir.join(&file.name), source))?;
             let Some((cursor, whole)) = cursor else { continue };
             if !whole {

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use super::error::Hold;
-use super::shared::{Shared, lock};
+use super::mutex::lock;
+use super::shared::Shared;
 
 /// One moment; the parts are read one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,8 +10,9 @@ use tracing::{error, info, warn};
 use super::commit::Commit;
 use super::error::{Hold, SpoolError};
 use super::log::{Fault, Log};
+use super::mutex::lock;
 use super::queue::{Job, Taken};
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 
 /// How often a held writer tries again by itself; freed segments wake it sooner.
 const HELD_RETRY: Duration = Duration::from_millis(250);

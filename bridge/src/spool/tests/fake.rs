@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::spool::filesystem::{Filesystem, Listed, LogFile};
-use crate::spool::shared::lock;
+use crate::spool::mutex::lock;
 
 const SECTOR_BYTES: usize = 512;
 

@@ -290,7 +290,7 @@ async fn a_disk_that_fails_for_good_stops_the_spool_and_every_append_hears_why()
     process.writer.end();
     assert_eq!(model.take_answers(), 0);
     assert_eq!(
-        crate::spool::shared::lock(&process.shared.fault)
+        crate::spool::mutex::lock(&process.shared.fault)
             .as_ref()
             .map(SpoolError::kind),
         Some("io")

@@ -6,7 +6,7 @@ use super::fake::{FakeFilesystem, Fault};
 use super::process::{DIR, Model, Process, read_all};
 use crate::spool::SpoolConfig;
 use crate::spool::keeper;
-use crate::spool::shared::lock;
+use crate::spool::mutex::lock;
 use crate::spool::writer::Outcome;
 
 const CURSORS: [&str; 2] = ["kafka", "api"];

@@ -8,10 +8,12 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use super::fake::FakeFilesystem;
-use crate::spool::shared::{Shared, lock};
+use crate::spool::cursor_file;
+use crate::spool::mutex::lock;
+use crate::spool::shared::Shared;
 use crate::spool::writer::{Outcome, Writer};
 use crate::spool::{
-    Cause, Cursor, Entry, ReadError, Reader, Refused, SpoolConfig, SpoolError, Stored, cursor, keeper, queue,
+    Cause, Cursor, Entry, ReadError, Reader, Refused, SpoolConfig, SpoolError, Stored, keeper, queue,
 };
 
 pub(super) const DIR: &str = "/spool";
@@ -62,7 +64,7 @@ impl Process {
             Some(state) => state.clone(),
             None => {
                 let first = self.shared.first_sequence();
-                let state = cursor::create(&*self.shared.fs, &self.shared.dir, name, first)?;
+                let state = cursor_file::create(&*self.shared.fs, &self.shared.dir, name, first)?;
                 cursors.push(state.clone());
                 state
             }
