@@ -48,7 +48,9 @@ impl LogConfig {
 
 /// Sends the process's logs to standard error. The second call in a process changes nothing.
 pub fn init_logs(config: &LogConfig) {
-    let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // rumqttd's router opens an error-level span for every message; what it says is in our own metrics.
+    let level = format!("rumqttd=off,{}", config.level);
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

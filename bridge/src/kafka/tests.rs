@@ -1,4 +1,10 @@
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+
 use super::*;
+use crate::config::KafkaConfig;
 
 fn cluster(change: impl FnOnce(&mut KafkaConfig)) -> Cluster {
     let mut config = KafkaConfig {

@@ -1,0 +1,93 @@
+//! A record on its way to Kafka, and what became of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rdkafka::error::RDKafkaErrorCode;
+
+/// One record on its way. `origin` comes back with the confirmation.
+#[derive(Debug)]
+pub struct Outgoing<T> {
+    pub topic: Arc<str>,
+    /// Empty for none.
+    pub key: Bytes,
+    pub value: Bytes,
+    pub headers: Vec<(&'static str, Bytes)>,
+    pub origin: T,
+}
+
+impl<T> Outgoing<T> {
+    /// Key, value and headers, in bytes.
+    pub fn bytes(&self) -> usize {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        self.key.len() + self.value.len() + headers
+    }
+}
+
+/// What became of one record.
+#[derive(Debug)]
+pub struct Confirmation<T> {
+    pub origin: T,
+    /// As [`Outgoing::bytes`] counted them.
+    pub bytes: usize,
+    pub outcome: Result<(), Undelivered>,
+}
+
+/// Why a record is not in Kafka.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Undelivered {
+    /// This record will never be taken; others may be.
+    #[error("Kafka refuses the record: {0}")]
+    Refused(String),
+    /// The batch in which it travelled was refused; sent alone, the record may be taken.
+    #[error("Kafka refuses the batch of the record: {0}")]
+    Suspect(String),
+    /// The producer is at fault or has stopped: another one must send it again.
+    #[error("the Kafka producer failed: {0}")]
+    Again(String),
+}
+
+impl Undelivered {
+    /// What a code means when librdkafka refuses a record before it is sent.
+    pub(super) fn at_once(code: RDKafkaErrorCode) -> Self {
+        match code {
+            RDKafkaErrorCode::MessageSizeTooLarge => Self::Refused(code.to_string()),
+            other => Self::on_the_way(other),
+        }
+    }
+
+    /// What a code means when it comes back for a record that was sent.
+    pub(super) fn on_the_way(code: RDKafkaErrorCode) -> Self {
+        use RDKafkaErrorCode as Code;
+        match code {
+            Code::InvalidTopic
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::UnknownTopicOrPartition
+            | Code::TopicAuthorizationFailed => Self::Refused(code.to_string()),
+            Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::MessageBatchTooLarge
+            | Code::InvalidRecord
+            | Code::InvalidDifferentRecord
+            | Code::InvalidMessage
+            | Code::InvalidTimestamp
+            | Code::PolicyViolation
+            | Code::UnsupportedForMessageFormat => Self::Suspect(code.to_string()),
+            other => Self::Again(other.to_string()),
+        }
+    }
+}
+
+/// Why a producer stopped taking records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// Too much waits for Kafka: try again when some of it is confirmed.
+    Queue,
+    /// The embedded cluster would have to forget records.
+    Embedded,
+}
