@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh run     what the embedded default needs: Postgres, and a C++ compiler for librdkafka
 #   scripts/setup.sh up      that, HAProxy, Java and Kafka's jars
-#   scripts/setup.sh test    that, the test clients (mosquitto, Python)
+#   scripts/setup.sh test    that, the test clients (mosquitto, Python), protoc
 #
 # Packages come by apt where that is possible (root, or sudo); elsewhere it says which to install and stops.
 # Without Kafka's jars `test` goes on (those tests then run on the embedded cluster), unless
@@ -41,6 +41,7 @@ find_missing() {
     need maven has_maven
     if [ "$what" = up ]; then return; fi
     need mosquitto-clients command -v mosquitto_pub
+    need protobuf-compiler command -v protoc
     need python3-venv has_venv_module
 }
 

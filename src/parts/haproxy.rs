@@ -1,7 +1,9 @@
 //! HAProxy with the one configuration that there is, `haproxy/haproxy.cfg`.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -113,10 +115,52 @@ impl Haproxy {
         self.options.mqtt
     }
 
+    /// Servers that its own checks have found well and ill, each backend's counted; the two must add up to six.
+    pub fn servers(&self) -> Result<ServerCounts, PartError> {
+        let mut socket =
+            UnixStream::connect(socket(&self.options.dir)).doing(|| "reach HAProxy's socket".into())?;
+        socket
+            .set_read_timeout(Some(START_TIMEOUT))
+            .doing(|| "set a timeout".into())?;
+        socket.write_all(b"show stat\n").doing(|| "ask HAProxy".into())?;
+        let mut table = String::new();
+        socket
+            .read_to_string(&mut table)
+            .doing(|| "hear HAProxy".into())?;
+        Ok(count_servers(&table))
+    }
+
     /// Stops at once: whoever is connected is cut off.
     pub fn stop(mut self) -> Result<(), PartError> {
         self.process.stop().map(drop)
     }
+}
+
+/// What HAProxy thinks of the servers behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServerCounts {
+    pub up: usize,
+    pub down: usize,
+}
+
+/// Counts in the CSV that `show stat` answers: backend, server, ..., status.
+fn count_servers(table: &str) -> ServerCounts {
+    let mut lines = table.lines();
+    let columns = lines.next().unwrap_or_default();
+    let status_at = columns.split(',').position(|name| name == "status");
+    let mut counts = ServerCounts::default();
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        let of_server = fields
+            .get(1)
+            .is_some_and(|name| !matches!(*name, "FRONTEND" | "BACKEND"));
+        match status_at.and_then(|at| fields.get(at)) {
+            Some(status) if of_server && status.starts_with("UP") => counts.up += 1,
+            Some(_) if of_server => counts.down += 1,
+            _ => {}
+        }
+    }
+    counts
 }
 
 fn find_program() -> Result<PathBuf, PartError> {
@@ -165,4 +209,16 @@ fn reachable(mut listener: SocketAddr) -> SocketAddr {
         listener.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
     listener
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_counted_and_not_their_frontends_and_backends() {
+        let table = "# pxname,svname,status,weight\nrest,FRONTEND,OPEN,\nrest_api,api1,UP,1\nrest_api,api2,DOWN,1\n\
+                     mqtt,g1,UP 1/2,1\nmqtt,BACKEND,UP,1\n\n";
+        assert_eq!(count_servers(table), ServerCounts { up: 2, down: 1 });
+    }
 }

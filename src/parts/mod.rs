@@ -21,6 +21,6 @@ mod kafka_probe;
 mod postgres_cluster;
 
 pub use error::PartError;
-pub use haproxy::{Backend, Haproxy, HaproxyOptions};
+pub use haproxy::{Backend, Haproxy, HaproxyOptions, ServerCounts};
 pub use kafka::{Kafka, KafkaOptions};
 pub use postgres::{Postgres, PostgresOptions};

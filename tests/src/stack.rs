@@ -3,13 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, PartError, Postgres};
+use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, PartError, Postgres, ServerCounts};
 
 use crate::api::Api;
 use crate::gateway::Gateway;
 use crate::kafka::AnyKafka;
 use crate::server::Server;
-use crate::{http, kafka, postgres, repository, wait};
+use crate::{kafka, postgres, repository, wait};
 
 /// What the migration client reads of machines and of the API.
 pub const TOPICS: [&str; 5] = [
@@ -91,6 +91,15 @@ impl Stack {
             postgres,
             _dir: dir,
         };
+        // From here on each client has one API and each device one gateway: none is still to join.
+        let all = ServerCounts { up: 6, down: 0 };
+        let servers = || ok(stack.haproxy.servers());
+        wait::until(
+            "every server behind HAProxy",
+            WITHIN,
+            || servers() == all,
+            || format!("{:?}", servers()),
+        );
         stack.load_reference();
         stack
     }
@@ -105,12 +114,6 @@ impl Stack {
 
     fn load_reference(&self) {
         let rest = self.haproxy.rest();
-        wait::until(
-            "an API server behind HAProxy",
-            WITHIN,
-            || http::get(rest, "/api/v1/machine").is_ok_and(|answer| answer.status == 200),
-            || format!("{:?}", http::get(rest, "/api/v1/machine")),
-        );
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -1,12 +1,12 @@
 //! Real Kafka and HAProxy; two APIs and two gateways, each a process of this binary.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 use shopfloor::parts::process::{Process, Spec};
-use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, Kafka, KafkaOptions, PartError};
+use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, Kafka, KafkaOptions, PartError, ServerCounts};
 use shopfloor_bridge::config::KafkaConfig;
 use shopfloor_bridge::kafka::Cluster;
 
@@ -70,6 +70,7 @@ pub(super) async fn start(args: &Args) -> Result<Site> {
         Ok::<_, StartFault>((apis, gateways))
     })
     .await?;
+    let haproxy = blocking("put the servers behind HAProxy", move || all_up(haproxy)).await?;
     let cluster = Cluster::open(&KafkaConfig {
         bootstrap_servers: kafka.bootstrap(),
         ..KafkaConfig::default()
@@ -102,6 +103,8 @@ enum StartFault {
     },
     #[error("cannot find the program that is running")]
     Program(#[source] std::io::Error),
+    #[error("HAProxy finds {0} of 6 servers well: their logs are beside its own")]
+    Servers(usize),
 }
 
 /// What every server of this site is told.
@@ -137,6 +140,21 @@ impl Common {
             backend.admin(),
         );
         spawn(&self.dir, "gateway", number, &config)
+    }
+}
+
+/// From here on a client keeps to one API and a device to one gateway: none is still to join.
+fn all_up(haproxy: Haproxy) -> Result<Haproxy, StartFault> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let servers = haproxy.servers()?;
+        if servers == (ServerCounts { up: 6, down: 0 }) {
+            return Ok(haproxy);
+        }
+        if Instant::now() > deadline {
+            return Err(StartFault::Servers(servers.up));
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
