@@ -1,1 +1,3 @@
-//! Measurements
+//! Measurements with criterion, `make bench`: `benches/front.rs` (packets in, acknowledgements out, with and without the
+//! disk), `benches/bridge.rs` (route, check, stamp, tap to disk, tap to Kafka's acknowledgement), `benches/spool.rs`
+//! (group commit). Figures of one machine at one moment; compare ratios of one run.
