@@ -13,9 +13,9 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use crate::api::Api;
 use crate::error::Error;
 use crate::js::{Js, form, json};
-use crate::server::Api;
 
 /// The body as a value; an empty map where the request has none.
 #[derive(Debug, Clone)]

@@ -1,11 +1,14 @@
-//! What the API can be told.
+//! What the API can be told. The store and the outbox, which stand below, bring their own sections.
 
 use serde::Deserialize;
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::problem::{Problem, check_range};
 
-use crate::ingest::IngestConfig;
 use crate::outbox::OutboxConfig;
+use crate::store::DatabaseConfig;
+
+/// Deleted units older than this leave nothing in the ledger (migration V3), so it cannot remember for longer.
+const MAX_RETENTION_S: u64 = 30 * 86_400;
 
 /// The production API's configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,19 +33,6 @@ pub struct ApiConfig {
     pub max_internal_body_bytes: usize,
 }
 
-/// The Postgres database and the pool of connections to it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DatabaseConfig {
-    /// `postgres://user:password@host:port/database`.
-    pub url: String,
-    pub max_connections: usize,
-    /// Time to get a connection, from the pool or anew.
-    pub connect_timeout_ms: u64,
-    /// Time for one statement; Postgres ends it then.
-    pub statement_timeout_ms: u64,
-}
-
 /// The fixed-window limit per client address. `/internal/*` is outside of it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -53,6 +43,25 @@ pub struct RateLimitConfig {
     pub window_s: u32,
     /// Addresses remembered at once; over it, those whose window ends first are forgotten.
     pub max_clients: usize,
+}
+
+/// Limits of `POST /internal/v1/telemetry`, and how long what it keeps is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestConfig {
+    /// Records in one batch.
+    pub max_batch_records: usize,
+    /// Bytes of one batch's body.
+    pub max_batch_bytes: usize,
+    /// Batches worked on at once; further ones are answered with 503 and `Retry-After`.
+    pub max_batches_in_flight: usize,
+    /// How long a repeated record is known although it has no row under its id.
+    pub ledger_retention_s: u64,
+    /// Records that wait in quarantine at most. Batches that would bring more are answered with 503: the gateway
+    /// keeps them.
+    pub quarantine_max_rows: u32,
+    /// How often quarantined records are looked at whose machine or part appeared by another way than the API.
+    pub sweep_interval_ms: u64,
 }
 
 impl Default for ApiConfig {
@@ -73,17 +82,6 @@ impl Default for ApiConfig {
     }
 }
 
-impl Default for DatabaseConfig {
-    fn default() -> Self {
-        Self {
-            url: "postgres://shopfloor@127.0.0.1:5432/shopfloor".into(),
-            max_connections: 16,
-            connect_timeout_ms: 3_000,
-            statement_timeout_ms: 10_000,
-        }
-    }
-}
-
 impl Default for RateLimitConfig {
     fn default() -> Self {
         Self {
@@ -91,6 +89,19 @@ impl Default for RateLimitConfig {
             requests: 50,
             window_s: 60,
             max_clients: 100_000,
+        }
+    }
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self {
+            max_batch_records: 5_000,
+            max_batch_bytes: 4 * 1024 * 1024,
+            max_batches_in_flight: 8,
+            ledger_retention_s: 7 * 86_400,
+            quarantine_max_rows: 1_000_000,
+            sweep_interval_ms: 30_000,
         }
     }
 }
@@ -147,36 +158,6 @@ impl ApiConfig {
     }
 }
 
-impl DatabaseConfig {
-    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        if let Err(error) = crate::store::check_url(&self.url) {
-            out.push(Problem::new(
-                format!("{at}.url"),
-                error,
-                "write postgres://user:password@host:port/database",
-            ));
-        }
-        check_range(
-            out,
-            format!("{at}.max_connections"),
-            self.max_connections,
-            1..=1_000,
-        );
-        check_range(
-            out,
-            format!("{at}.connect_timeout_ms"),
-            self.connect_timeout_ms,
-            50..=60_000,
-        );
-        check_range(
-            out,
-            format!("{at}.statement_timeout_ms"),
-            self.statement_timeout_ms,
-            50..=600_000,
-        );
-    }
-}
-
 impl RateLimitConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
         check_range(out, format!("{at}.requests"), self.requests, 1..=10_000_000);
@@ -186,6 +167,47 @@ impl RateLimitConfig {
             format!("{at}.max_clients"),
             self.max_clients,
             16..=10_000_000,
+        );
+    }
+}
+
+impl IngestConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        check_range(
+            out,
+            format!("{at}.max_batch_records"),
+            self.max_batch_records,
+            1..=100_000,
+        );
+        check_range(
+            out,
+            format!("{at}.max_batch_bytes"),
+            self.max_batch_bytes,
+            1_024..=64 * 1024 * 1024,
+        );
+        check_range(
+            out,
+            format!("{at}.max_batches_in_flight"),
+            self.max_batches_in_flight,
+            1..=1_000,
+        );
+        check_range(
+            out,
+            format!("{at}.ledger_retention_s"),
+            self.ledger_retention_s,
+            60..=MAX_RETENTION_S,
+        );
+        check_range(
+            out,
+            format!("{at}.quarantine_max_rows"),
+            self.quarantine_max_rows,
+            1..=100_000_000,
+        );
+        check_range(
+            out,
+            format!("{at}.sweep_interval_ms"),
+            self.sweep_interval_ms,
+            100..=3_600_000,
         );
     }
 }

@@ -1,20 +1,22 @@
 //! The production HTTP API: a drop-in for the original NestJS service.
 //!
-//! Layout, in the order in which a request passes it:
+//! Layout, in the order in which a request passes it; each names only what stands below it:
 //!
-//! - [`config`]: what the API can be told.
-//! - [`server`]: connections in, HTTP/1.1 and h2c.
-//! - `stack`: every layer that a request passes, one list; `path`, `body` and `rate_limit` are its own layers.
-//! - `routes`: every route, one table.
-//! - [`ingest`]: the gateways' telemetry; [`telemetry`] holds the rules of a valid batch.
-//! - `resources`: the controllers, one file each.
-//! - `validate`: bodies to commands, with the original's texts; `js` has the conversions that they imply.
-//! - `model`: the entities as clients and Kafka see them.
-//! - `openapi`: the description of all of it, and Swagger UI.
+//! - `server`: connections in, HTTP/1.1 and h2c; starts what works without a request.
+//! - `stack`: every layer that a request passes, one list; `rate_limit` and `body` are its own layers.
+//! - `openapi`: the description of all routes, and Swagger UI.
+//! - `routes`: every route, one table; `path` reads the id in a path.
+//! - `resources`: the controllers, one file each. [`ingest`]: the gateways' telemetry.
+//! - `api`: [`Api`], what they share.
+//! - [`config`]: what the API can be told. The store's and the outbox's sections stand in their folders.
+//! - [`outbox`]: the relay that gives committed records to Kafka. `upkeep`: what is done at intervals: sweep of the
+//!   quarantine, trimming, gauges.
+//! - `reply`: how answers and errors are written.
 //! - [`store`]: Postgres. The only folder that names tokio-postgres.
-//! - [`error`] and `reply`: what went wrong in the domain's terms, and how answers are written.
-//! - [`outbox`]: the relay that gives committed records to Kafka.
-//! - `upkeep`: what is done at intervals: sweep of the quarantine, trimming, gauges.
+//! - `validate`: bodies to commands, with the original's texts; `js` has the conversions that they imply.
+//!   [`telemetry`] holds the rules of a valid batch.
+//! - `model`: the entities as clients and Kafka see them.
+//! - [`error`]: what went wrong, in the domain's terms.
 //! - [`metrics`]: every metric.
 //!
 //! Promise: a change and its Kafka record are committed together or not at all, and Kafka being down neither
@@ -25,10 +27,10 @@ pub mod error;
 pub mod ingest;
 pub mod metrics;
 pub mod outbox;
-pub mod server;
 pub mod store;
 pub mod telemetry;
 
+mod api;
 mod body;
 mod js;
 mod model;
@@ -38,10 +40,11 @@ mod rate_limit;
 mod reply;
 mod resources;
 mod routes;
+mod server;
 mod stack;
 mod upkeep;
 mod validate;
 
+pub use api::Api;
 pub use config::ApiConfig;
-pub use server::Api;
 pub use store::Store;

@@ -1,50 +1,16 @@
-//! Paths as the original matched them, and the ids in them.
+//! The path as the client sent it, and the id in it.
 
-use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::extract::{FromRequestParts, MatchedPath};
 use http::Uri;
 use http::request::Parts;
 use uuid::{Uuid, Version};
 
 use crate::error::Error;
 use crate::js::{number_to_text, text_to_number};
-use crate::routes::WORDS;
 
 /// The URI as the client sent it. A request extension.
 #[derive(Debug, Clone)]
 pub(crate) struct SentUri(pub(crate) Uri);
-
-/// Rewrites the path to the route table's form: the original ignored the case of fixed words and one slash at
-/// the end.
-pub(crate) fn normalise(mut request: Request) -> Request {
-    let sent = request.uri().clone();
-    let path = sent.path();
-    let path = path
-        .strip_suffix('/')
-        .filter(|rest| !rest.is_empty())
-        .unwrap_or(path);
-    let words: Vec<&str> = path
-        .split('/')
-        .map(|segment| {
-            WORDS
-                .iter()
-                .copied()
-                .find(|word| word.eq_ignore_ascii_case(segment))
-                .unwrap_or(segment)
-        })
-        .collect();
-    let path = words.join("/");
-    if path != sent.path() {
-        let target = match sent.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path,
-        };
-        if let Ok(uri) = target.parse() {
-            *request.uri_mut() = uri;
-        }
-    }
-    request.extensions_mut().insert(SentUri(sent));
-    request
-}
 
 /// The one parameter of the path, decoded.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The limit per client address: a fixed window that begins with the address's first request.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,10 @@ use http::{HeaderMap, HeaderValue};
 use crate::config::RateLimitConfig;
 use crate::error::Error;
 use crate::metrics;
-use crate::server::ClientAddress;
+
+/// The client's own address, from the PROXY header where the listener requires one. A request extension.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
 /// Windows of all addresses seen lately. Clones share them.
 #[derive(Debug, Clone)]

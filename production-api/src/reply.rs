@@ -7,7 +7,11 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::metrics;
 use crate::store::StoreError;
+
+/// Seconds after which a client may try again when a part is down or overloaded.
+const RETRY_AFTER_S: u32 = 2;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
@@ -100,4 +104,51 @@ pub(crate) fn shape_b(status: StatusCode, message: impl Serialize) -> Response {
             status_code: status.as_u16(),
         },
     )
+}
+
+impl Error {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Fields(_) | Self::Malformed(_) | Self::Refused(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) | Self::NotFoundNamed(_) => StatusCode::NOT_FOUND,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store {
+                is_temporary: true, ..
+            } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        metrics::failed(self.kind());
+        if let Self::Store { source, .. } = &self {
+            tracing::error!(
+                error = source.as_ref() as &dyn std::error::Error,
+                "a request failed in the store"
+            );
+        }
+        let mut response = match self {
+            Self::Fields(messages) => shape_b(status, messages),
+            Self::Malformed(message) | Self::NotFoundNamed(message) => shape_b(status, message),
+            Self::Store { .. } if status == StatusCode::INTERNAL_SERVER_ERROR => {
+                shape_a(status, "Internal server error")
+            }
+            Self::Store { .. } | Self::Overloaded | Self::TimedOut => shape_a(status, "Service Unavailable"),
+            other => shape_a(status, &other.to_string()),
+        };
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
 }

@@ -1,16 +1,17 @@
-//! Every route.
+//! Every route, and the one form of a path that the table has.
 
+use axum::extract::Request;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::Method;
 
+use crate::api::Api;
 use crate::error::Error;
 use crate::path::SentUri;
 use crate::resources::{machines, materials, parts, prices, units};
-use crate::server::Api;
 
 /// Every fixed word of the table below; clients may write them in any case.
-pub(crate) const WORDS: [&str; 16] = [
+const WORDS: [&str; 16] = [
     "api",
     "v1",
     "materials",
@@ -28,6 +29,39 @@ pub(crate) const WORDS: [&str; 16] = [
     "production",
     "production-swagger-spec.json",
 ];
+
+/// Rewrites the path to the route table's form: the original ignored the case of fixed words and one slash at
+/// the end.
+pub(crate) fn normalise(mut request: Request) -> Request {
+    let sent = request.uri().clone();
+    let path = sent.path();
+    let path = path
+        .strip_suffix('/')
+        .filter(|rest| !rest.is_empty())
+        .unwrap_or(path);
+    let words: Vec<&str> = path
+        .split('/')
+        .map(|segment| {
+            WORDS
+                .iter()
+                .copied()
+                .find(|word| word.eq_ignore_ascii_case(segment))
+                .unwrap_or(segment)
+        })
+        .collect();
+    let path = words.join("/");
+    if path != sent.path() {
+        let target = match sent.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        if let Ok(uri) = target.parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request.extensions_mut().insert(SentUri(sent));
+    request
+}
 
 /// The REST contract.
 ///

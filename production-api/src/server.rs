@@ -1,12 +1,10 @@
 //! Connections in, requests to the stack: HTTP/1.1 and h2c on one port.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,12 +13,12 @@ use shopfloor_runtime::accept::{Accepted, Listener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
-use tower::util::BoxCloneSyncService;
 
-use crate::config::ApiConfig;
-use crate::outbox::{Publisher, Relay};
-use crate::store::Store;
-use crate::{stack, upkeep};
+use crate::api::Api;
+use crate::outbox::Relay;
+use crate::rate_limit::ClientAddress;
+use crate::stack::{self, Stack};
+use crate::upkeep;
 
 /// Time for a request's head, and how long an idle HTTP/1.1 connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,43 +27,7 @@ const MAX_STREAMS: u32 = 200;
 /// Largest HTTP/1.1 head.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// The client's own address, from the PROXY header where the listener requires one. A request extension.
-#[derive(Debug, Clone, Copy)]
-pub struct ClientAddress(pub SocketAddr);
-
-/// The whole service behind the connections.
-pub type Stack = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
-
-/// The production API: its settings, its database and where its records go.
-#[derive(Clone)]
-pub struct Api {
-    pub(crate) config: Arc<ApiConfig>,
-    pub(crate) store: Store,
-    pub(crate) publisher: Arc<dyn Publisher>,
-}
-
-impl std::fmt::Debug for Api {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api")
-            .field("store", &self.store)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Api {
-    pub fn new(config: ApiConfig, store: Store, publisher: Arc<dyn Publisher>) -> Self {
-        Self {
-            config: Arc::new(config),
-            store,
-            publisher,
-        }
-    }
-
-    /// For the admin endpoint's `/ready`.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
     /// Starts on `tasks` what works without a request, until `stop`: the outbox relay and the upkeep. Once a process,
     /// and [`Api::start_upkeep`] instead where there is no Kafka.
     pub fn start_background(&self, stop: &CancellationToken, tasks: &TaskTracker) {

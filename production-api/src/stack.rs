@@ -1,5 +1,6 @@
 //! Every layer that a request passes, in order.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -17,13 +18,16 @@ use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, 
 use tower_http::trace::TraceLayer;
 use uuid::Uuid;
 
+use crate::api::Api;
 use crate::error::Error;
 use crate::rate_limit::RateLimit;
 use crate::reply::shape_a;
-use crate::server::{Api, Stack};
-use crate::{body, metrics, openapi, path, rate_limit, routes};
+use crate::{body, metrics, openapi, rate_limit, routes};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The whole service behind the connections.
+pub(crate) type Stack = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
 
 /// The stack, outermost layer first. The client's real address is already in the request's extensions.
 pub(crate) fn build(api: &Api) -> Stack {
@@ -49,11 +53,11 @@ pub(crate) fn build(api: &Api) -> Stack {
         // Nobody waits for a stuck database longer than this.
         .timeout(Duration::from_millis(api.config.request_timeout_ms))
         // Any case, one slash too many: the route table has one form of each path.
-        .map_request(path::normalise)
+        .map_request(routes::normalise)
         .service(
             Router::new()
                 .nest("/internal", routes::internal(api.clone()))
-                .merge(openapi::routes())
+                .merge(openapi::ui::routes())
                 .fallback_service(public(api)),
         );
     BoxCloneSyncService::new(stack)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::IngestConfig;
+use crate::config::IngestConfig;
 use crate::metrics;
 use crate::store::records::{self, Reason};
 use crate::store::{Store, StoreError, outbox, quarantine};

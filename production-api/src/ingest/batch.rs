@@ -13,7 +13,7 @@ use prost::Message;
 use shopfloor_proto::CONTENT_TYPE;
 use shopfloor_proto::v1::{TelemetryBatch, TelemetryBatchRefused, TelemetryBatchResult};
 
-use super::Ingest;
+use super::state::Ingest;
 use crate::metrics;
 use crate::store::telemetry::{Limits, Outcome, PersistError, persist};
 use crate::telemetry::{Invalid, check};

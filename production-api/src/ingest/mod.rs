@@ -2,7 +2,7 @@
 //!
 //! Layout, in the order in which a batch passes:
 //!
-//! - [`config`]: the limits of a batch and of what is kept.
+//! - `state`: what the handlers share.
 //! - `token`: who may call.
 //! - `batch`: `POST /internal/v1/telemetry`, from bytes to an answer.
 //! - [`crate::telemetry`]: the rules of a valid batch.
@@ -12,34 +12,22 @@
 //! Promise: a batch is wholly in or wholly out, a repeated one changes nothing, and no valid record is refused
 //! because a machine or part is missing.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::middleware;
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
 
-use crate::server::Api;
+use crate::api::Api;
 
 mod batch;
-pub mod config;
 mod quarantine;
+mod state;
 mod token;
 
-pub use config::IngestConfig;
-
-/// What the handlers share.
-#[derive(Debug, Clone)]
-pub(crate) struct Ingest {
-    api: Api,
-    /// One a batch worked on.
-    permits: Arc<Semaphore>,
-}
+use state::Ingest;
 
 /// Every operation under `/internal/v1`.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
-    let permits = Arc::new(Semaphore::new(api.config.ingest.max_batches_in_flight));
-    let ingest = Ingest { api, permits };
+    let ingest = Ingest::new(api);
     Router::new()
         .route("/telemetry", post(batch::post))
         .route("/quarantine", get(quarantine::list))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use shopfloor_proto::v1::telemetry_record::Body;
 use uuid::Uuid;
 
-use super::Ingest;
+use super::state::Ingest;
 use crate::error::Error;
 use crate::store::quarantine::{self, Retry, Waiting};
 

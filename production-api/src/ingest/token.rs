@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use subtle::ConstantTimeEq;
 
-use super::Ingest;
+use super::state::Ingest;
 use crate::error::Error;
 
 pub(super) async fn require(State(ingest): State<Ingest>, request: Request, next: Next) -> Response {

@@ -10,11 +10,10 @@
 #![allow(clippy::indexing_slicing)]
 
 mod schemas;
-mod ui;
+pub(crate) mod ui;
 
+use schemas::reference;
 use serde_json::{Map, Value, json};
-
-pub(crate) use ui::routes;
 
 /// One operation of the contract.
 struct Operation {
@@ -175,14 +174,6 @@ impl Operation {
             responses.insert(status.to_string(), refusal);
         }
         responses.into()
-    }
-}
-
-/// `Name` or, for a list, `[Name]`.
-fn reference(name: &str) -> Value {
-    match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-        Some(item) => json!({"type": "array", "items": reference(item)}),
-        None => json!({"$ref": format!("#/components/schemas/{name}")}),
     }
 }
 

@@ -49,15 +49,11 @@ fn entities(schemas: &mut Map<String, Value>) {
     add("SupplyChain", object(&unit, true));
     add(
         "MaterialWithParts",
-        and(
-            "Material",
-            "partInformations",
-            super::reference("[PartInformation]"),
-        ),
+        and("Material", "partInformations", reference("[PartInformation]")),
     );
     add(
         "PartWithMaterials",
-        and("PartInformation", "materials", super::reference("[Material]")),
+        and("PartInformation", "materials", reference("[Material]")),
     );
     // After an update a decimal that was sent is a number.
     let either = json!({"type": ["string", "number"]});
@@ -73,8 +69,8 @@ fn entities(schemas: &mut Map<String, Value>) {
     price["properties"]["material"] = object(&machine, true);
     add("WrittenPrice", price);
     let mut unit = written(&unit);
-    unit["properties"]["machine"] = super::reference("Machine");
-    unit["properties"]["part"] = super::reference("PartInformation");
+    unit["properties"]["machine"] = reference("Machine");
+    unit["properties"]["part"] = reference("PartInformation");
     add("WrittenUnit", unit);
     let message = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
     let mut refusal = object(&[("statusCode", integer()), ("message", message)], true);
@@ -118,7 +114,7 @@ fn requests(schemas: &mut Map<String, Value>) {
     let mut add = |name: &str, schema: Value| schemas.insert(name.into(), schema);
 
     add("NewMaterial", closed(object(&material, true)));
-    add("NewMaterials", many("materials", super::reference("NewMaterial")));
+    add("NewMaterials", many("materials", reference("NewMaterial")));
     add("MaterialChange", closed(object(&material, false)));
     add(
         "MaterialChanges",
@@ -127,9 +123,9 @@ fn requests(schemas: &mut Map<String, Value>) {
     add("MaterialIds", many("materials", closed(object(&id, true))));
     add("MaterialLinks", many("materialIds", integer()));
     add("DatedPrice", closed(object(&price, true)));
-    add("DatedPrices", many("prices", super::reference("DatedPrice")));
+    add("DatedPrices", many("prices", reference("DatedPrice")));
     add("NewPart", closed(object(&part, true)));
-    add("NewParts", many("partInformations", super::reference("NewPart")));
+    add("NewParts", many("partInformations", reference("NewPart")));
     add("PartChange", closed(object(&part, false)));
     add(
         "PartChanges",
@@ -144,7 +140,7 @@ fn requests(schemas: &mut Map<String, Value>) {
         unit["properties"][*name] = schema.clone();
     }
     add("NewUnit", closed(unit.clone()));
-    add("NewUnits", many("supplyChains", super::reference("NewUnit")));
+    add("NewUnits", many("supplyChains", reference("NewUnit")));
     let all: Vec<_> = required.into_iter().chain(optional).collect();
     add("UnitChange", closed(object(&all, false)));
     let uuid = json!({"type": "string", "format": "uuid"});
@@ -197,5 +193,13 @@ fn written(fields: &[(&str, Value)]) -> Value {
 }
 
 fn and(base: &str, field: &str, schema: Value) -> Value {
-    json!({"allOf": [super::reference(base), object(&[(field, schema)], true)]})
+    json!({"allOf": [reference(base), object(&[(field, schema)], true)]})
+}
+
+/// `Name` or, for a list, `[Name]`.
+pub(super) fn reference(name: &str) -> Value {
+    match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(item) => json!({"type": "array", "items": reference(item)}),
+        None => json!({"$ref": format!("#/components/schemas/{name}")}),
+    }
 }

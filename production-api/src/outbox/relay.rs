@@ -13,8 +13,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::config::OutboxConfig;
+use super::publisher::{PublishError, Publisher, Record};
 use super::settlement::{Given, Settlement};
-use super::{OutboxConfig, PublishError, Publisher, Record};
 use crate::metrics;
 use crate::store::outbox::{self as table, Pending};
 use crate::store::{Store, StoreError, listen};

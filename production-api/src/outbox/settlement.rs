@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::PublishError;
+use super::publisher::PublishError;
 
 /// A row that was given to Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use axum::extract::State;
 
 use super::Answer;
+use crate::api::Api;
 use crate::body::Payload;
 use crate::path::Param;
 use crate::reply;
-use crate::server::Api;
 use crate::validate::material as validate;
 
 pub(crate) async fn list(State(api): State<Api>) -> Answer {

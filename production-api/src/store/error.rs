@@ -3,6 +3,8 @@
 use deadpool_postgres::{BuildError, PoolError};
 use tokio_postgres::error::SqlState;
 
+use crate::error::Error;
+
 /// A failure of the store. Nothing of it is for a client's eyes.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -89,8 +91,18 @@ impl StoreError {
     }
 }
 
-impl From<tokio_postgres::Error> for crate::error::Error {
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store {
+            kind: error.kind(),
+            is_temporary: error.is_temporary(),
+            source: Box::new(error),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Store(error.into())
+        StoreError::from(error).into()
     }
 }

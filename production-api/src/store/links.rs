@@ -2,8 +2,7 @@
 
 use deadpool_postgres::Transaction;
 
-use super::materials::material;
-use super::parts::part;
+use super::rows::{PART_COLUMNS, material, part};
 use super::{Store, StoreError, begin};
 use crate::error::Error;
 use crate::model::{MaterialWithParts, PartWithMaterials};
@@ -52,7 +51,7 @@ impl Store {
         let all_there = all_exist(&tx, sql, material_ids).await?;
         let sql = format!(
             "SELECT {} FROM part_information WHERE id = $1 FOR KEY SHARE",
-            super::parts::COLUMNS
+            PART_COLUMNS
         );
         let statement = tx.prepare_cached(&sql).await?;
         let row = tx.query_opt(&statement, &[&part_id]).await?;

@@ -3,7 +3,8 @@
 use futures_util::Stream;
 use tokio_postgres::Row;
 
-use super::{Store, StoreError, begin, emit, quarantine};
+use super::outbox::emit;
+use super::{Store, StoreError, begin, quarantine};
 use crate::error::Error;
 use crate::model::{Machine, Written};
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction;
 use futures_util::Stream;
-use tokio_postgres::Row;
 
-use super::{Store, StoreError, begin, emit, missing};
+use super::outbox::emit;
+use super::rows::{material, missing};
+use super::{Store, StoreError, begin};
 use crate::error::Error;
 use crate::model::{Material, Written};
 use crate::validate::material::MaterialChange;
@@ -16,13 +17,6 @@ const PRICE_OF_MATERIAL: &str = "FK_ad4a0adb9e22ac71143040be5d2";
 /// Times to look again after another request was faster with a name; then the client may.
 const INSERT_ATTEMPTS: usize = 3;
 const UNIQUE_NAME: &str = "UQ_f7e289dde0c4fdfba5bee2de40b";
-
-pub(super) fn material(row: &Row) -> Result<Material, StoreError> {
-    Ok(Material {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-    })
-}
 
 impl Store {
     /// Every material, in the table's own order, as the original's clients got them.

@@ -1,169 +1,29 @@
 //! Postgres: the only folder that names tokio-postgres.
 //!
-//! One file per table or group of tables. A write takes a transaction and enqueues its records into the outbox
-//! on that same transaction, so that neither exists without the other.
+//! Layout: `pool` gives connections and transactions; one file per table or group of tables adds its operations to
+//! [`Store`], with `rows` for what several read.
+//!
+//! Promise: a write takes a transaction and enqueues its records into the outbox on that same transaction, so that
+//! neither exists without the other.
 
 pub mod outbox;
 pub mod quarantine;
 pub mod records;
 pub mod telemetry;
 
+mod config;
 mod error;
 mod links;
 pub(crate) mod listen;
 mod machines;
 mod materials;
 mod parts;
+mod pool;
 mod prices;
+mod rows;
 mod units;
 
-use std::time::Duration;
-
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
-use futures_util::{Stream, StreamExt};
-use tokio_postgres::{NoTls, Row};
-
-use crate::config::DatabaseConfig;
-use crate::model::{Entity, Written};
+pub use config::DatabaseConfig;
 pub use error::StoreError;
-
-mod embedded {
-    refinery::embed_migrations!("migrations");
-}
-
-/// Held while migrating, so that processes that start together migrate one after the other.
-const MIGRATION_LOCK: i64 = 0x5348_4f50_464c_4f4f;
-
-/// The database, through a pool of connections. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Store {
-    pool: Pool,
-    /// For connections that are not the pool's.
-    postgres: tokio_postgres::Config,
-}
-
-/// Says why `url` is no Postgres address.
-pub(crate) fn check_url(url: &str) -> Result<(), String> {
-    match url.parse::<tokio_postgres::Config>() {
-        Ok(config) if config.get_hosts().is_empty() => Err("names no host".into()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("is no Postgres address: {error}")),
-    }
-}
-
-impl Store {
-    /// Makes the pool. Nothing connects yet.
-    pub fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
-        let mut postgres: tokio_postgres::Config = config.url.parse()?;
-        let timeout = Duration::from_millis(config.connect_timeout_ms);
-        let mut options = postgres.get_options().unwrap_or_default().to_owned();
-        options.push_str(&format!(
-            " -c statement_timeout={} -c timezone=UTC",
-            config.statement_timeout_ms
-        ));
-        postgres
-            .options(options)
-            .application_name("shopfloor-api")
-            .connect_timeout(timeout)
-            .keepalives_idle(Duration::from_secs(30))
-            .tcp_user_timeout(Duration::from_secs(10));
-        let recycling = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let pool = Pool::builder(Manager::from_config(postgres.clone(), NoTls, recycling))
-            .max_size(config.max_connections)
-            .wait_timeout(Some(timeout))
-            .create_timeout(Some(timeout))
-            .recycle_timeout(Some(timeout))
-            .runtime(Runtime::Tokio1)
-            .build()?;
-        Ok(Self { pool, postgres })
-    }
-
-    /// Brings the database to this build's level, from empty, from the original's or from an older one.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut client = self.client().await?;
-        client.batch_execute("SET statement_timeout = 0").await?;
-        client
-            .execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK])
-            .await?;
-        let outcome = embedded::migrations::runner().run_async(&mut **client).await;
-        // This connection carries the lock and a changed setting: it ends here instead of returning to the pool.
-        drop(Object::take(client));
-        let report = outcome.map_err(|error| StoreError::Migration(Box::new(error)))?;
-        for migration in report.applied_migrations() {
-            tracing::info!(%migration, "migrated");
-        }
-        Ok(())
-    }
-
-    /// `Ok` when Postgres answers and its schema is at this build's level; else why not, for an operator.
-    pub async fn ready(&self) -> Result<(), String> {
-        let wanted = embedded::migrations::runner()
-            .get_migrations()
-            .iter()
-            .map(|migration| i64::from(migration.version()))
-            .max()
-            .unwrap_or_default();
-        let read = async {
-            let client = self.client().await?;
-            let statement = "SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history";
-            Ok::<i64, StoreError>(client.query_one(statement, &[]).await?.get(0))
-        };
-        match read.await {
-            Ok(level) if level >= wanted => Ok(()),
-            Ok(level) => Err(format!(
-                "the schema is at migration {level}, this build needs {wanted}"
-            )),
-            Err(error) => Err(format!("Postgres does not answer: {}", error.chain())),
-        }
-    }
-
-    pub(crate) async fn client(&self) -> Result<Object, StoreError> {
-        Ok(self.pool.get().await?)
-    }
-
-    /// The rows of `sql` as they come: memory holds a few of them, however many there are. Holds a connection
-    /// until the end; the statement's time limit bounds that.
-    async fn rows<T>(
-        &self,
-        sql: &str,
-        read: fn(&Row) -> Result<T, StoreError>,
-    ) -> Result<impl Stream<Item = Result<T, StoreError>> + Send + use<T>, StoreError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let rows = client.query_raw(&statement, std::iter::empty::<i32>()).await?;
-        Ok(rows.map(move |row| {
-            let _held = &client;
-            read(&row?)
-        }))
-    }
-}
-
-/// Begins a transaction on a pooled connection.
-pub(crate) async fn begin(client: &mut Object) -> Result<Transaction<'_>, StoreError> {
-    Ok(client.transaction().await?)
-}
-
-/// Enqueues what was written, in order, as part of the transaction that wrote it.
-async fn emit<T: Entity>(transaction: &Transaction<'_>, written: &[Written<T>]) -> Result<(), StoreError> {
-    let records = written.iter().map(|written| {
-        Ok(outbox::OutboxRecord {
-            topic: T::TOPIC,
-            key: written.entity.key(),
-            value: serde_json::to_vec(written)?,
-        })
-    });
-    let records = records.collect::<Result<Vec<_>, serde_json::Error>>()?;
-    outbox::enqueue(transaction, &records).await
-}
-
-/// Those of `ids` that are not there, in the order of the request: `2, 888`.
-fn missing(ids: &[i32], is_there: impl Fn(&i32) -> bool) -> Option<String> {
-    let gone: Vec<String> = ids
-        .iter()
-        .filter(|id| !is_there(id))
-        .map(i32::to_string)
-        .collect();
-    (!gone.is_empty()).then(|| gone.join(", "))
-}
+pub use pool::Store;
+pub(crate) use pool::begin;

@@ -8,6 +8,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Store, StoreError, begin};
+use crate::model::{Entity, Written};
 
 /// The NOTIFY channel that wakes the relays when a transaction with outbox rows commits.
 pub(super) const CHANNEL: &str = "shopfloor_outbox";
@@ -43,6 +44,22 @@ pub struct Backlog {
     pub oldest_age_s: f64,
     /// Rows that Kafka refused for good, kept with the reason.
     pub refused: i64,
+}
+
+/// Enqueues what was written, in order, as part of the transaction that wrote it.
+pub(super) async fn emit<T: Entity>(
+    transaction: &Transaction<'_>,
+    written: &[Written<T>],
+) -> Result<(), StoreError> {
+    let records = written.iter().map(|written| {
+        Ok(OutboxRecord {
+            topic: T::TOPIC,
+            key: written.entity.key(),
+            value: serde_json::to_vec(written)?,
+        })
+    });
+    let records = records.collect::<Result<Vec<_>, serde_json::Error>>()?;
+    enqueue(transaction, &records).await
 }
 
 /// Adds the records, in order, as part of `transaction`, and wakes the relays at its commit; one statement for any

@@ -4,25 +4,16 @@ use std::collections::HashMap;
 
 use deadpool_postgres::Transaction;
 use futures_util::Stream;
-use tokio_postgres::Row;
 
-use super::{Store, StoreError, begin, emit, missing, quarantine};
+use super::outbox::emit;
+use super::rows::{PART_COLUMNS as COLUMNS, missing, part};
+use super::{Store, StoreError, begin, quarantine};
 use crate::error::Error;
 use crate::model::{Decimal, Part, Written};
 use crate::validate::part::{NewPart, PartChange};
 
 /// What deleting runs into where units still refer to the part.
 const PART_OF_UNIT: &str = "FK_76a6631b2801637d6c3612d4ee2";
-
-pub(super) const COLUMNS: &str = "id, \"defaultPrice\"::text, \"timeToProduce\"";
-
-pub(super) fn part(row: &Row) -> Result<Part, StoreError> {
-    Ok(Part {
-        id: row.try_get(0)?,
-        default_price: Decimal::Stored(row.try_get(1)?),
-        time_to_produce: row.try_get(2)?,
-    })
-}
 
 impl Store {
     /// Every part, in the table's own order.

@@ -3,7 +3,8 @@
 use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 
-use super::{Store, StoreError, begin, emit};
+use super::outbox::emit;
+use super::{Store, StoreError, begin};
 use crate::error::Error;
 use crate::model::{Decimal, Price, Reference, Written};
 use crate::validate::price::DatedPrice;

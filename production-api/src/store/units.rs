@@ -7,8 +7,9 @@ use futures_util::Stream;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::parts::{COLUMNS as PART_COLUMNS, part};
-use super::{Store, StoreError, begin, emit};
+use super::outbox::emit;
+use super::rows::{PART_COLUMNS, part};
+use super::{Store, StoreError, begin};
 use crate::error::Error;
 use crate::model::{Instant, Machine, Part, Unit, Written};
 use crate::validate::unit::{NewUnit, UnitChange};

@@ -1,6 +1,7 @@
 //! Bodies of `/materials`.
 
-use super::{Nested, Object, Read, Text, delete_many as ids, each, id_list, one};
+use super::nested::{Nested, delete_many as ids, each};
+use super::{Object, Read, Text, id_list, one};
 use crate::error::Error;
 use crate::js::Js;
 

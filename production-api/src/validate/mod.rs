@@ -16,8 +16,6 @@ mod nested;
 use crate::error::Error;
 use crate::js::Js;
 
-use nested::{Nested, each};
-
 /// What was wrong, in the order in which the original said it.
 type Faults = Vec<String>;
 
@@ -253,16 +251,4 @@ fn whole(item: &Js) -> Option<i32> {
     let value = item.to_number();
     let range = f64::from(i32::MIN)..=f64::from(i32::MAX);
     (value.fract() == 0.0 && range.contains(&value)).then_some(value as i32)
-}
-
-/// Reads `{name: [{id}, …]}`, as many-deletes have it: at least one.
-fn delete_many(body: &Js, name: &str) -> Read<Vec<i32>> {
-    match each(body, name, true, &["id"], |object| object.id())? {
-        Nested::List(ids) if !ids.is_empty() => Ok(ids),
-        Nested::List(_) => Err(Error::Fields(vec![format!("{name} should not be empty")])),
-        Nested::ListOfLists => Err(Error::Fields(vec![format!(
-            "each value in {name} must be an object"
-        )])),
-        Nested::NoList => Err(Error::Fields(vec![format!("{name} must be an array")])),
-    }
 }

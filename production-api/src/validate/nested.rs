@@ -99,3 +99,15 @@ impl<T, R: Fn(&mut Object<'_>) -> Option<T>> Items<'_, T, R> {
         }
     }
 }
+
+/// Reads `{name: [{id}, …]}`, as many-deletes have it: at least one.
+pub(super) fn delete_many(body: &Js, name: &str) -> Read<Vec<i32>> {
+    match each(body, name, true, &["id"], |object| object.id())? {
+        Nested::List(ids) if !ids.is_empty() => Ok(ids),
+        Nested::List(_) => Err(Error::Fields(vec![format!("{name} should not be empty")])),
+        Nested::ListOfLists => Err(Error::Fields(vec![format!(
+            "each value in {name} must be an object"
+        )])),
+        Nested::NoList => Err(Error::Fields(vec![format!("{name} must be an array")])),
+    }
+}

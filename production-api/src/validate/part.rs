@@ -1,6 +1,7 @@
 //! Bodies of `/part-information`.
 
-use super::{Nested, Number, Object, Read, delete_many as ids, each, id_list, one};
+use super::nested::{Nested, delete_many as ids, each};
+use super::{Number, Object, Read, id_list, one};
 use crate::error::Error;
 use crate::js::Js;
 

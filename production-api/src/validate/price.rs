@@ -1,7 +1,8 @@
 //! Bodies of `/materials/prices`.
 
+use super::nested::{Nested, each};
 use super::price_date::PriceDate;
-use super::{Nested, Object, Read, Text, each, one};
+use super::{Object, Read, Text, one};
 use crate::error::Error;
 use crate::js::Js;
 

@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use super::{Nested, Number, Object, Read, Text, each, one};
+use super::nested::{Nested, each};
+use super::{Number, Object, Read, Text, one};
 use crate::error::Error;
 use crate::js::{Js, date};
 use crate::model::Instant;

@@ -6,9 +6,11 @@ use std::collections::{HashMap, HashSet};
 use deadpool_postgres::Transaction;
 use shopfloor_proto::v1::MaterialData;
 
-use super::{Held, Reason, Verdict};
+use super::sequence::move_sequence;
+use super::verdict::{Held, Reason, Verdict};
 use crate::model::{Material, Written};
-use crate::store::{StoreError, emit};
+use crate::store::StoreError;
+use crate::store::outbox::emit;
 
 pub(super) async fn apply(
     tx: &Transaction<'_>,
@@ -126,7 +128,7 @@ impl Plan {
             )
             .await?;
         tx.execute(&statement, &[&ids, &names]).await?;
-        super::move_sequence(
+        move_sequence(
             tx,
             "SELECT setval('material_id_seq', $1) FROM material_id_seq WHERE last_value <= $1",
             ids.into_iter(),

@@ -16,68 +16,13 @@ use crate::telemetry::Record;
 pub(super) mod ledger;
 mod materials;
 mod parts;
+mod sequence;
 mod units;
+mod verdict;
 
 pub use ledger::trim as trim_ledger;
 pub(super) use units::present as present_units;
-
-/// What became of one record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The tables say what the record says.
-    Stored,
-    /// An earlier batch had brought it.
-    Duplicate,
-    /// Valid, but cannot be stored now.
-    Held(Held),
-}
-
-/// Why a record waits in quarantine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    pub reason: Reason,
-    /// One sentence with the values and the remedy.
-    pub detail: String,
-}
-
-/// The kinds of reasons; also the metric label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    UnknownMachine,
-    UnknownPart,
-    MissingOrder,
-    NameTaken,
-    Expired,
-}
-
-impl Reason {
-    pub const ALL: [Self; 5] = [
-        Self::UnknownMachine,
-        Self::UnknownPart,
-        Self::MissingOrder,
-        Self::NameTaken,
-        Self::Expired,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownMachine => "unknown_machine",
-            Self::UnknownPart => "unknown_part",
-            Self::MissingOrder => "missing_order",
-            Self::NameTaken => "name_taken",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-impl Held {
-    pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self {
-            reason,
-            detail: detail.into(),
-        }
-    }
-}
+pub use verdict::{Held, Reason, Verdict};
 
 /// What [`apply`] did.
 #[derive(Debug, Default)]
@@ -124,23 +69,4 @@ struct Sorted<'a> {
     materials: Vec<(usize, &'a shopfloor_proto::v1::MaterialData)>,
     parts: Vec<(usize, &'a shopfloor_proto::v1::PartReference)>,
     units: Vec<(usize, units::Row<'a>)>,
-}
-
-/// Ids above this do not move a sequence: one device that publishes 2^31-1 would leave REST no id to give.
-/// REST reaches them after a billion creates.
-const SEQUENCE_CEILING: i32 = 1 << 30;
-
-/// Moves the table's id sequence past ids that were given explicitly. The caller holds the table's lock, so no
-/// create runs in between.
-async fn move_sequence(
-    tx: &Transaction<'_>,
-    sql: &'static str,
-    ids: impl Iterator<Item = i32>,
-) -> Result<(), StoreError> {
-    let Some(highest) = ids.filter(|id| *id <= SEQUENCE_CEILING).max() else {
-        return Ok(());
-    };
-    let statement = tx.prepare_cached(sql).await?;
-    tx.execute(&statement, &[&i64::from(highest)]).await?;
-    Ok(())
 }

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, HashSet};
 use deadpool_postgres::Transaction;
 use shopfloor_proto::v1::PartReference;
 
+use super::sequence::move_sequence;
 use crate::model::Written;
-use crate::store::parts::{COLUMNS, part};
-use crate::store::{StoreError, emit};
+use crate::store::StoreError;
+use crate::store::outbox::emit;
+use crate::store::rows::{PART_COLUMNS as COLUMNS, part};
 
 /// Returns the ids of the parts that exist since this call.
 pub(super) async fn apply(
@@ -58,7 +60,7 @@ async fn set(tx: &Transaction<'_>, parts: &[(usize, &PartReference)]) -> Result<
         )
         .await?;
     tx.execute(&statement, &[&ids, &prices, &times]).await?;
-    super::move_sequence(
+    move_sequence(
         tx,
         "SELECT setval('part_information_id_seq', $1) FROM part_information_id_seq WHERE last_value <= $1",
         ids.iter().copied(),

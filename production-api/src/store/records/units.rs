@@ -7,7 +7,7 @@ use shopfloor_proto::v1::UnitProduced;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Held, Reason, Verdict};
+use super::verdict::{Held, Reason, Verdict};
 use crate::store::StoreError;
 use crate::telemetry::production_time_s;
 

@@ -1,0 +1,68 @@
+//! What the store can be told.
+
+use serde::Deserialize;
+use shopfloor_runtime::problem::{Problem, check_range};
+
+/// The Postgres database and the pool of connections to it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatabaseConfig {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
+    pub max_connections: usize,
+    /// Time to get a connection, from the pool or anew.
+    pub connect_timeout_ms: u64,
+    /// Time for one statement; Postgres ends it then.
+    pub statement_timeout_ms: u64,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            url: "postgres://shopfloor@127.0.0.1:5432/shopfloor".into(),
+            max_connections: 16,
+            connect_timeout_ms: 3_000,
+            statement_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl DatabaseConfig {
+    /// Appends every problem of the values; `at` is the path of this section.
+    pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        if let Err(error) = check_url(&self.url) {
+            out.push(Problem::new(
+                format!("{at}.url"),
+                error,
+                "write postgres://user:password@host:port/database",
+            ));
+        }
+        check_range(
+            out,
+            format!("{at}.max_connections"),
+            self.max_connections,
+            1..=1_000,
+        );
+        check_range(
+            out,
+            format!("{at}.connect_timeout_ms"),
+            self.connect_timeout_ms,
+            50..=60_000,
+        );
+        check_range(
+            out,
+            format!("{at}.statement_timeout_ms"),
+            self.statement_timeout_ms,
+            50..=600_000,
+        );
+    }
+}
+
+/// Says why `url` is no Postgres address.
+fn check_url(url: &str) -> Result<(), String> {
+    match url.parse::<tokio_postgres::Config>() {
+        Ok(config) if config.get_hosts().is_empty() => Err("names no host".into()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("is no Postgres address: {error}")),
+    }
+}

@@ -1,0 +1,119 @@
+//! The pool of connections, the schema they need, and transactions on them.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
+use futures_util::{Stream, StreamExt};
+use tokio_postgres::{NoTls, Row};
+
+use super::config::DatabaseConfig;
+use super::error::StoreError;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Held while migrating, so that processes that start together migrate one after the other.
+const MIGRATION_LOCK: i64 = 0x5348_4f50_464c_4f4f;
+
+/// The database, through a pool of connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: Pool,
+    /// For connections that are not the pool's.
+    pub(super) postgres: tokio_postgres::Config,
+}
+
+impl Store {
+    /// Makes the pool. Nothing connects yet.
+    pub fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
+        let mut postgres: tokio_postgres::Config = config.url.parse()?;
+        let timeout = Duration::from_millis(config.connect_timeout_ms);
+        let mut options = postgres.get_options().unwrap_or_default().to_owned();
+        options.push_str(&format!(
+            " -c statement_timeout={} -c timezone=UTC",
+            config.statement_timeout_ms
+        ));
+        postgres
+            .options(options)
+            .application_name("shopfloor-api")
+            .connect_timeout(timeout)
+            .keepalives_idle(Duration::from_secs(30))
+            .tcp_user_timeout(Duration::from_secs(10));
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let pool = Pool::builder(Manager::from_config(postgres.clone(), NoTls, recycling))
+            .max_size(config.max_connections)
+            .wait_timeout(Some(timeout))
+            .create_timeout(Some(timeout))
+            .recycle_timeout(Some(timeout))
+            .runtime(Runtime::Tokio1)
+            .build()?;
+        Ok(Self { pool, postgres })
+    }
+
+    /// Brings the database to this build's level, from empty, from the original's or from an older one.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut client = self.client().await?;
+        client.batch_execute("SET statement_timeout = 0").await?;
+        client
+            .execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK])
+            .await?;
+        let outcome = embedded::migrations::runner().run_async(&mut **client).await;
+        // This connection carries the lock and a changed setting: it ends here instead of returning to the pool.
+        drop(Object::take(client));
+        let report = outcome.map_err(|error| StoreError::Migration(Box::new(error)))?;
+        for migration in report.applied_migrations() {
+            tracing::info!(%migration, "migrated");
+        }
+        Ok(())
+    }
+
+    /// `Ok` when Postgres answers and its schema is at this build's level; else why not, for an operator.
+    pub async fn ready(&self) -> Result<(), String> {
+        let wanted = embedded::migrations::runner()
+            .get_migrations()
+            .iter()
+            .map(|migration| i64::from(migration.version()))
+            .max()
+            .unwrap_or_default();
+        let read = async {
+            let client = self.client().await?;
+            let statement = "SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history";
+            Ok::<i64, StoreError>(client.query_one(statement, &[]).await?.get(0))
+        };
+        match read.await {
+            Ok(level) if level >= wanted => Ok(()),
+            Ok(level) => Err(format!(
+                "the schema is at migration {level}, this build needs {wanted}"
+            )),
+            Err(error) => Err(format!("Postgres does not answer: {}", error.chain())),
+        }
+    }
+
+    pub(crate) async fn client(&self) -> Result<Object, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// The rows of `sql` as they come: memory holds a few of them, however many there are. Holds a connection
+    /// until the end; the statement's time limit bounds that.
+    pub(super) async fn rows<T>(
+        &self,
+        sql: &str,
+        read: fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<impl Stream<Item = Result<T, StoreError>> + Send + use<T>, StoreError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(sql).await?;
+        let rows = client.query_raw(&statement, std::iter::empty::<i32>()).await?;
+        Ok(rows.map(move |row| {
+            let _held = &client;
+            read(&row?)
+        }))
+    }
+}
+
+/// Begins a transaction on a pooled connection.
+pub(crate) async fn begin(client: &mut Object) -> Result<Transaction<'_>, StoreError> {
+    Ok(client.transaction().await?)
+}
