@@ -105,12 +105,11 @@ impl Stack {
 
     fn load_reference(&self) {
         let rest = self.haproxy.rest();
-        wait::until(
-            "an API server behind HAProxy",
-            WITHIN,
-            || http::get(rest, "/api/v1/machine").is_ok_and(|answer| answer.status == 200),
-            || format!("{:?}", http::get(rest, "/api/v1/machine")),
-        );
+        wait::until("an API server behind HAProxy", WITHIN, || {
+            let answer = http::get(rest, "/api/v1/machine");
+            let serves = answer.as_ref().is_ok_and(|answer| answer.status == 200);
+            wait::holds(serves, format!("{answer:?}"))
+        });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
