@@ -69,17 +69,9 @@ pub fn in_postgres(stack: &Stack) -> Rows {
     by_name(stack.rows(query))
 }
 
-/// Different units in Postgres.
-pub fn count_in_postgres(stack: &Stack) -> usize {
-    stack.rows(r#"SELECT count(DISTINCT ("machineId", "order")) FROM supply_chain;"#)[0]
-        .parse()
-        .expect("a number")
-}
-
-/// Different units among records; a repeated one says nothing of what is still under way.
-pub fn count_in_kafka(records: &[Consumed]) -> usize {
-    let names: BTreeSet<Name> = units_of(records).map(|(_, unit)| unit.name()).collect();
-    names.len()
+/// The units among records.
+pub fn names_in_kafka(records: &[Consumed]) -> BTreeSet<Name> {
+    units_of(records).map(|(_, unit)| unit.name()).collect()
 }
 
 /// Panics unless every unit has a row, and each row of it says what was published.

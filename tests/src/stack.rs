@@ -93,13 +93,10 @@ impl Stack {
         };
         // From here on each client has one API and each device one gateway: none is still to join.
         let all = ServerCounts { up: 6, down: 0 };
-        let servers = || ok(stack.haproxy.servers());
-        wait::until(
-            "every server behind HAProxy",
-            WITHIN,
-            || servers() == all,
-            || format!("{:?}", servers()),
-        );
+        wait::until("every server behind HAProxy", WITHIN, || {
+            let servers = ok(stack.haproxy.servers());
+            wait::holds(servers == all, format!("{servers:?}"))
+        });
         stack.load_reference();
         stack
     }

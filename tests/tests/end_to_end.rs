@@ -1,13 +1,13 @@
 //! A shift of the factory over the whole way: machines, HAProxy, two gateways, Kafka, two API servers, Postgres.
 
-use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shopfloor_tests::audit::{self, Unit};
+use shopfloor_tests::audit::{self, Name, Unit};
 use shopfloor_tests::publisher::{Program, Publisher, Sent};
-use shopfloor_tests::python::{self, Consumed, MigrationClient};
+use shopfloor_tests::python::{self, MigrationClient};
 use shopfloor_tests::simulator::Simulation;
 use shopfloor_tests::stack::{Stack, TOPICS};
 use shopfloor_tests::{http, wait};
@@ -75,20 +75,13 @@ fn every_acknowledged_message_is_once_in_postgres_and_in_order_in_kafka() {
         8 * 250,
         "QoS 1 and 2, both versions, both programs"
     );
-    settle(&stack, &mut client, acknowledged.len());
+    settle(&stack, &mut client, &acknowledged);
     // The reference data went through the API, whose records the client reads too.
     for (topic, count) in [("machine", 50), ("part_information", 100), ("material", 5)] {
-        let read = Cell::new(0);
-        let of_topic = |records: &[Consumed]| records.iter().filter(|record| record.topic == topic).count();
-        wait::until(
-            &format!("{count} records of {topic}"),
-            WITHIN,
-            || {
-                read.set(client.look(of_topic));
-                read.get() == count
-            },
-            || read.get(),
-        );
+        wait::until(&format!("{count} records of {topic}"), WITHIN, || {
+            let read = client.look(|records| records.iter().filter(|record| record.topic == topic).count());
+            wait::holds(read == count, read)
+        });
     }
     let records = client.close();
 
@@ -100,7 +93,7 @@ fn every_acknowledged_message_is_once_in_postgres_and_in_order_in_kafka() {
     audit::assert_in_order(&records, &published);
 
     // Not acknowledged is QoS 0 alone: each of those at most once, and nothing that nobody published.
-    let names: std::collections::BTreeSet<_> = published.iter().flatten().map(Unit::name).collect();
+    let names: BTreeSet<_> = published.iter().flatten().map(Unit::name).collect();
     for (name, rows) in rows {
         assert!(names.contains(&name), "nobody published {name:?}");
         assert_eq!(rows.len(), 1, "{rows:?}");
@@ -128,12 +121,9 @@ fn a_gateway_killed_in_mid_flow_loses_no_acknowledged_message() {
     for gateway in &mut stack.gateways {
         let yet = || simulation.acknowledged_yet();
         let enough = yet() + 1_000;
-        wait::until(
-            "acknowledgements",
-            WITHIN,
-            || yet() >= enough,
-            || format!("{} of {enough}", yet()),
-        );
+        wait::until(&format!("{enough} acknowledgements"), WITHIN, || {
+            wait::holds(yet() >= enough, yet())
+        });
         gateway.kill();
         let at_the_kill = yet();
         assert!(at_the_kill < messages, "the shift was over before the kill");
@@ -143,7 +133,7 @@ fn a_gateway_killed_in_mid_flow_loses_no_acknowledged_message() {
     let acknowledged = simulation.finish().valid;
     assert_eq!(acknowledged.len(), messages);
 
-    settle(&stack, &mut client, messages);
+    settle(&stack, &mut client, &acknowledged);
     let records = client.close();
     audit::assert_in_kafka(&records, &acknowledged);
     let rows = audit::in_postgres(&stack);
@@ -182,24 +172,24 @@ fn the_limiter_goes_by_the_clients_own_address_and_the_internal_route_is_no_clie
     assert_eq!(without_token.status, 401);
 }
 
-/// Waits until as many different units are in Postgres and in Kafka as were acknowledged; the audit says which.
-fn settle(stack: &Stack, client: &mut MigrationClient, acknowledged: usize) {
-    let quarantined = || stack.rows("SELECT reason, count(*) FROM quarantine GROUP BY reason;");
-    let rows = || audit::count_in_postgres(stack);
-    wait::until(
-        &format!("{acknowledged} units in Postgres"),
-        WITHIN,
-        || rows() >= acknowledged,
-        || format!("{}, and in quarantine {:?}", rows(), quarantined()),
-    );
-    let consumed = Cell::new(0);
-    wait::until(
-        &format!("{acknowledged} units in Kafka"),
-        WITHIN,
-        || {
-            consumed.set(client.look(audit::count_in_kafka));
-            consumed.get() >= acknowledged
-        },
-        || consumed.get(),
-    );
+/// Waits until every acknowledged unit is in Postgres and read from Kafka.
+fn settle(stack: &Stack, client: &mut MigrationClient, acknowledged: &[Unit]) {
+    let names: BTreeSet<Name> = acknowledged.iter().map(Unit::name).collect();
+    let missing_of = |there: &BTreeSet<Name>| {
+        let missing: Vec<_> = names.difference(there).collect();
+        let first: Vec<_> = missing.iter().take(5).collect();
+        wait::holds(
+            missing.is_empty(),
+            format!("{} are missing: {first:?}", missing.len()),
+        )
+    };
+    let acknowledged = names.len();
+    wait::until(&format!("{acknowledged} units in Postgres"), WITHIN, || {
+        let quarantined = stack.rows("SELECT reason, count(*) FROM quarantine GROUP BY reason;");
+        missing_of(&audit::in_postgres(stack).into_keys().collect())
+            .map_err(|missing| format!("{missing}; in quarantine: {quarantined:?}"))
+    });
+    wait::until(&format!("{acknowledged} units read from Kafka"), WITHIN, || {
+        missing_of(&client.look(audit::names_in_kafka))
+    });
 }

@@ -25,7 +25,10 @@ fn a_group_of_the_old_python_client_reads_what_was_acknowledged_before_and_after
     let before: Vec<_> = (0..60).map(|n| record(n % 12 + 1, n)).collect();
     python::produce(&bootstrap, "supply_chain", &before);
     let mut client = MigrationClient::start(&bootstrap, &["supply_chain"]);
-    wait::until("60 records", WITHIN, || client.look(<[_]>::len) == 60, || "fewer");
+    wait::until("60 records", WITHIN, || {
+        let read = client.look(<[_]>::len);
+        wait::holds(read == 60, read)
+    });
 
     kafka.kill().unwrap();
     kafka.restart().unwrap();
@@ -39,12 +42,10 @@ fn a_group_of_the_old_python_client_reads_what_was_acknowledged_before_and_after
             orders.collect::<BTreeSet<_>>().len()
         })
     };
-    wait::until(
-        "120 different records",
-        WITHIN,
-        || orders(&mut client) == 120,
-        || "fewer",
-    );
+    wait::until("120 different records", WITHIN, || {
+        let read = orders(&mut client);
+        wait::holds(read == 120, read)
+    });
     let consumed = client.close();
     let partitions: BTreeSet<_> = consumed.iter().map(|record| record.partition).collect();
     assert!(partitions.len() > 1, "12 keys in one partition: {partitions:?}");
@@ -64,12 +65,10 @@ fn a_record_that_the_client_refuses_fails_the_test_that_reads_it() {
     );
     python::produce(&kafka.bootstrap(), "supply_chain", &[(key, unstamped)]);
     let mut client = MigrationClient::start(&kafka.bootstrap(), &["supply_chain"]);
-    wait::until(
-        "a refusal",
-        WITHIN,
-        || client.look(<[_]>::len) > 0,
-        || "nothing read",
-    );
+    wait::until("a refusal", WITHIN, || {
+        let read = client.look(<[_]>::len);
+        wait::holds(read > 0, "nothing read")
+    });
 }
 
 #[test]
