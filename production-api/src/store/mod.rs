@@ -10,6 +10,7 @@ pub mod telemetry;
 
 mod error;
 mod links;
+mod list;
 pub(crate) mod listen;
 mod machines;
 mod materials;
@@ -20,8 +21,7 @@ mod units;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
-use futures_util::{Stream, StreamExt};
-use tokio_postgres::{NoTls, Row};
+use tokio_postgres::NoTls;
 
 use crate::config::DatabaseConfig;
 use crate::model::{Entity, Written};
@@ -40,6 +40,7 @@ pub struct Store {
     pool: Pool,
     /// For connections that are not the pool's.
     postgres: tokio_postgres::Config,
+    lists: list::Lists,
 }
 
 /// Says why `url` is no Postgres address.
@@ -77,7 +78,11 @@ impl Store {
             .recycle_timeout(Some(timeout))
             .runtime(Runtime::Tokio1)
             .build()?;
-        Ok(Self { pool, postgres })
+        Ok(Self {
+            pool,
+            postgres,
+            lists: list::Lists::new(config),
+        })
     }
 
     /// Brings the database to this build's level, from empty, from the original's or from an older one.
@@ -121,22 +126,6 @@ impl Store {
 
     pub(crate) async fn client(&self) -> Result<Object, StoreError> {
         Ok(self.pool.get().await?)
-    }
-
-    /// The rows of `sql` as they come: memory holds a few of them, however many there are. Holds a connection
-    /// until the end; the statement's time limit bounds that.
-    async fn rows<T>(
-        &self,
-        sql: &str,
-        read: fn(&Row) -> Result<T, StoreError>,
-    ) -> Result<impl Stream<Item = Result<T, StoreError>> + Send + use<T>, StoreError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let rows = client.query_raw(&statement, std::iter::empty::<i32>()).await?;
-        Ok(rows.map(move |row| {
-            let _held = &client;
-            read(&row?)
-        }))
     }
 }
 
