@@ -14,6 +14,8 @@ pub mod telemetry;
 mod config;
 mod error;
 mod links;
+mod list;
+mod list_share;
 pub(crate) mod listen;
 mod machines;
 mod materials;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
-use futures_util::{Stream, StreamExt};
-use tokio_postgres::{NoTls, Row};
+use tokio_postgres::NoTls;
 
 use super::config::DatabaseConfig;
 use super::error::StoreError;
+use super::list_share::Lists;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -22,6 +22,7 @@ pub struct Store {
     pool: Pool,
     /// For connections that are not the pool's.
     pub(super) postgres: tokio_postgres::Config,
+    pub(super) lists: Lists,
 }
 
 impl Store {
@@ -50,7 +51,11 @@ impl Store {
             .recycle_timeout(Some(timeout))
             .runtime(Runtime::Tokio1)
             .build()?;
-        Ok(Self { pool, postgres })
+        Ok(Self {
+            pool,
+            postgres,
+            lists: Lists::new(config),
+        })
     }
 
     /// Brings the database to this build's level, from empty, from the original's or from an older one.
@@ -94,22 +99,6 @@ impl Store {
 
     pub(crate) async fn client(&self) -> Result<Object, StoreError> {
         Ok(self.pool.get().await?)
-    }
-
-    /// The rows of `sql` as they come: memory holds a few of them, however many there are. Holds a connection
-    /// until the end; the statement's time limit bounds that.
-    pub(super) async fn rows<T>(
-        &self,
-        sql: &str,
-        read: fn(&Row) -> Result<T, StoreError>,
-    ) -> Result<impl Stream<Item = Result<T, StoreError>> + Send + use<T>, StoreError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let rows = client.query_raw(&statement, std::iter::empty::<i32>()).await?;
-        Ok(rows.map(move |row| {
-            let _held = &client;
-            read(&row?)
-        }))
     }
 }
 

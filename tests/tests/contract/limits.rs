@@ -191,3 +191,45 @@ async fn a_list_of_many_rows_is_whole_and_one_client_that_reads_slowly_delays_no
         "the slow client's list breaks off"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_read_no_list_take_neither_the_pool_nor_a_connection_for_long() {
+    let url = tokio::task::spawn_blocking(|| postgres::database("unread")).await;
+    let server = Server::start(&url.unwrap(), any_port(), |config| {
+        config.database.max_connections = 2;
+        config.database.connect_timeout_ms = 1_000;
+        config.database.statement_timeout_ms = 3_000;
+    })
+    .await;
+    // More than the sockets of both sides take in.
+    let script = "WITH added AS (INSERT INTO machine SELECT generate_series(1, 2000000) RETURNING 1)
+        SELECT count(*) FROM added";
+    assert_eq!(server.count(script).await, 2_000_000);
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let mut client = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        let request = b"GET /api/v1/machine HTTP/1.1\r\nhost: shopfloor\r\nconnection: close\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        unread.push(client);
+    }
+    let first = &mut unread[0];
+    let mut answer = vec![0; 12];
+    first.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200");
+    for _ in 0..20 {
+        assert_eq!(server.get("/machine/1").await.status, 200);
+    }
+
+    // Other lists wait only until the time of this one is over, although nobody reads it.
+    let mut other = server.get("/materials").await;
+    let began = Instant::now();
+    while other.status == 503 && began.elapsed() < Duration::from_secs(30) {
+        other = server.get("/materials").await;
+    }
+    assert_eq!((other.status, other.body), (200, json!([])));
+
+    // A list that broke off cannot be taken for a whole one.
+    let mut rest = Vec::new();
+    let _reset = unread[0].read_to_end(&mut rest).await;
+    assert!(!rest.is_empty() && !rest.ends_with(b"0\r\n\r\n"));
+}
