@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
 use futures_util::{Stream, StreamExt};
+use tokio_postgres::config::Host;
 use tokio_postgres::{NoTls, Row};
 
 use super::config::DatabaseConfig;
@@ -51,6 +52,17 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()?;
         Ok(Self { pool, postgres })
+    }
+
+    /// `host:port/database`, for messages: no user, no password.
+    pub fn address(&self) -> String {
+        let host = match self.postgres.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        let port = self.postgres.get_ports().first().unwrap_or(&5432);
+        format!("{host}:{port}/{}", self.postgres.get_dbname().unwrap_or_default())
     }
 
     /// Brings the database to this build's level, from empty, from the original's or from an older one.
