@@ -79,7 +79,10 @@ impl fmt::Debug for ApiConfig {
             .field("max_requests_in_flight", &self.max_requests_in_flight)
             .field("max_body_bytes", &self.max_body_bytes)
             .field("max_machines_per_request", &self.max_machines_per_request)
-            .field("internal_token", &self.internal_token.as_ref().map(|_| "not shown"))
+            .field(
+                "internal_token",
+                &self.internal_token.as_ref().map(|_| "not shown"),
+            )
             .field("max_internal_body_bytes", &self.max_internal_body_bytes)
             .finish()
     }
