@@ -1,6 +1,7 @@
 //! What an operator can set about routes, Kafka and the production API.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 use shopfloor_runtime::Problem;
@@ -28,7 +29,7 @@ const PASSED_PROPERTIES: [&str; 8] = [
 ];
 
 /// The Kafka sink.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
     /// `host:port` of brokers, comma-separated, or `embedded` for a small in-memory Kafka (a first look only).
@@ -53,6 +54,25 @@ pub struct KafkaConfig {
     pub max_in_flight_records: u32,
     /// Most bytes handed to Kafka and not yet confirmed.
     pub max_in_flight_bytes: u64,
+}
+
+/// Without secrets.
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaConfig")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("properties", &self.properties.keys())
+            .field("linger_ms", &self.linger_ms)
+            .field("compression", &self.compression)
+            .field("partitions", &self.partitions)
+            .field("replication", &self.replication)
+            .field("dead_letter_topic", &self.dead_letter_topic)
+            .field("unknown_topic_timeout_ms", &self.unknown_topic_timeout_ms)
+            .field("max_record_bytes", &self.max_record_bytes)
+            .field("max_in_flight_records", &self.max_in_flight_records)
+            .field("max_in_flight_bytes", &self.max_in_flight_bytes)
+            .finish()
+    }
 }
 
 impl Default for KafkaConfig {
@@ -153,7 +173,7 @@ impl KafkaConfig {
 }
 
 /// The sink that posts to the production API.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiSinkConfig {
     /// `http://host:port` of the API or of the balancer before it; none turns the sink off.
@@ -168,6 +188,20 @@ pub struct ApiSinkConfig {
     pub timeout_ms: u32,
     /// Longest pause between two tries of one batch.
     pub max_backoff_ms: u32,
+}
+
+/// Without secrets.
+impl fmt::Debug for ApiSinkConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiSinkConfig")
+            .field("url", &self.url)
+            .field("token", &self.token.as_ref().map(|_| "not shown"))
+            .field("max_batch_records", &self.max_batch_records)
+            .field("max_batch_bytes", &self.max_batch_bytes)
+            .field("timeout_ms", &self.timeout_ms)
+            .field("max_backoff_ms", &self.max_backoff_ms)
+            .finish()
+    }
 }
 
 impl Default for ApiSinkConfig {
@@ -191,7 +225,13 @@ impl ApiSinkConfig {
             let usable = parsed.is_some_and(|uri| {
                 uri.scheme_str() == Some("http") && uri.host().is_some() && matches!(uri.path(), "" | "/")
             });
-            if !usable {
+            if url.contains('@') {
+                out.push(Problem::new(
+                    format!("{at}.url"),
+                    "it holds a user name or password, which are not sent",
+                    "write http://host:port, and the secret into token",
+                ));
+            } else if !usable {
                 out.push(Problem::new(
                     format!("{at}.url"),
                     format!("{url:?} is not a base URL"),

@@ -14,7 +14,7 @@ use crate::contract::{self, Checked, Schema, Violation, protobuf};
 use crate::metrics;
 use crate::record::{Destination, Envelope};
 use crate::routes::{Key, Route, RouteTable};
-use crate::spool::{self, Entry, Spool};
+use crate::spool::{self, Entry, Spool, SpoolError};
 use crate::stamp::Stamp;
 use crate::topic_name::CLIENT_TOPICS;
 
@@ -65,6 +65,10 @@ impl Tap for Ingest {
                 sender.resolve(verdicts);
             }
             // Dropping the sender tells the front that nothing of the batch may be acknowledged.
+            // At a stop that is as it should be, and there may be a batch for each of thousands of connections.
+            Err(error @ (SpoolError::Held(_) | SpoolError::Closed)) => {
+                tracing::debug!(%error, "a batch was not stored and not acknowledged");
+            }
             Err(error) => tracing::error!(%error, "the spool did not store a batch"),
         });
         match self.spool.append(entries, done) {

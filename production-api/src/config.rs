@@ -1,5 +1,7 @@
 //! What the API can be told. The store and the outbox, which stand below, bring their own sections.
 
+use std::fmt;
+
 use serde::Deserialize;
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::problem::{Problem, check_range};
@@ -11,7 +13,7 @@ use crate::store::DatabaseConfig;
 const MAX_RETENTION_S: u64 = 30 * 86_400;
 
 /// The production API's configuration.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiConfig {
     pub listener: ListenerConfig,
@@ -62,6 +64,28 @@ pub struct IngestConfig {
     pub quarantine_max_rows: u32,
     /// How often quarantined records are looked at whose machine or part appeared by another way than the API.
     pub sweep_interval_ms: u64,
+}
+
+/// Without secrets.
+impl fmt::Debug for ApiConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiConfig")
+            .field("listener", &self.listener)
+            .field("database", &self.database)
+            .field("rate_limit", &self.rate_limit)
+            .field("ingest", &self.ingest)
+            .field("outbox", &self.outbox)
+            .field("request_timeout_ms", &self.request_timeout_ms)
+            .field("max_requests_in_flight", &self.max_requests_in_flight)
+            .field("max_body_bytes", &self.max_body_bytes)
+            .field("max_machines_per_request", &self.max_machines_per_request)
+            .field(
+                "internal_token",
+                &self.internal_token.as_ref().map(|_| "not shown"),
+            )
+            .field("max_internal_body_bytes", &self.max_internal_body_bytes)
+            .finish()
+    }
 }
 
 impl Default for ApiConfig {

@@ -69,6 +69,17 @@ impl ListenerConfig {
     }
 }
 
+fn bind_remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => {
+            "stop what listens there (`ss -ltnp` shows it), or configure another address"
+        }
+        io::ErrorKind::AddrNotAvailable => "configure an address of this machine",
+        io::ErrorKind::PermissionDenied => "configure a port from 1024, or allow this process lower ones",
+        _ => "configure another address",
+    }
+}
+
 /// One accepted connection.
 #[derive(Debug)]
 pub struct Accepted {
@@ -91,7 +102,11 @@ impl Listener {
         let socket = TcpListener::bind(config.listen).await.map_err(|error| {
             io::Error::new(
                 error.kind(),
-                format!("cannot listen on {} for {name}: {error}", config.listen),
+                format!(
+                    "cannot listen on {} for {name}: {error}; {}",
+                    config.listen,
+                    bind_remedy(error.kind())
+                ),
             )
         })?;
         Ok(Self { name, socket, config })

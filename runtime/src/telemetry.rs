@@ -1,5 +1,7 @@
 //! Logs and the metrics recorder.
 
+use std::io::IsTerminal;
+
 pub use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder};
 use serde::Deserialize;
@@ -53,6 +55,8 @@ pub fn init_logs(config: &LogConfig) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Colours are for a person at a terminal, not for a file or a collector.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let _already = match config.format {
         LogFormat::Text => base.finish().try_init(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use shopfloor::config::{Config, Role};
 use shopfloor::node::ApiNode;
 use shopfloor_bridge::config::KafkaConfig;
@@ -86,6 +86,9 @@ impl Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let mut config = args.config.require(Role::Api)?;
     args.apply(&mut config);
+    if let [problem, ..] = config.problems(Role::Api).as_slice() {
+        bail!("an argument does not fit: {problem}");
+    }
     telemetry::init_logs(&config.log);
     let metrics = telemetry::init_metrics().context("cannot install the metrics recorder")?;
     shopfloor_api::metrics::describe();

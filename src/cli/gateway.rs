@@ -24,6 +24,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let stop = shutdown::on_signal()?;
     let mut gateway = GatewayNode::start(&config, Some(metrics)).await?;
     tracing::info!(id = config.gateway.id, mqtt = ?gateway.mqtt, admin = %config.admin.listen, "the gateway serves");
+    if config.bridge.kafka.is_embedded() {
+        tracing::warn!(
+            kafka = gateway.bridge.cluster().bootstrap_servers(),
+            "Kafka is the embedded one, for a first look only: its records are in memory and gone at the end; set \
+             bridge.kafka.bootstrap_servers"
+        );
+    }
     tokio::select! {
         () = stop.cancelled() => {}
         fault = gateway.failed() => return Err(fault),

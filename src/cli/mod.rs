@@ -52,7 +52,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    runtime.block_on(async {
+    // What they had to make durable is by then; a call to an absent Kafka may still block a thread for seconds.
+    let leaves_calls_behind = matches!(cli.command, Command::Gateway(_) | Command::Api(_));
+    let outcome = runtime.block_on(async {
         match cli.command {
             Command::Gateway(args) => gateway::run(args).await,
             Command::Api(args) => api::run(args).await,
@@ -60,5 +62,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => Ok(check::run(&args)),
         }
-    })
+    });
+    if leaves_calls_behind {
+        runtime.shutdown_background();
+    }
+    outcome
 }

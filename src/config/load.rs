@@ -14,6 +14,9 @@ pub const ENV_PREFIX: &str = "SHOPFLOOR_";
 /// A file can hold more mistakes than anyone reads at once.
 const MAX_PROBLEMS: usize = 50;
 
+/// Settings whose paths hold one of these words are not shown in messages.
+const SECRETS: [&str; 6] = ["password", "token", "secret", "url", "auth.users", "properties"];
+
 /// One problem, where it stands and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
@@ -112,6 +115,11 @@ impl Source {
         else {
             return Err(wrong("names no setting; join the keys with two underscores"));
         };
+        if keys.iter().any(|key| key.parse::<usize>().is_ok()) {
+            return Err(wrong(
+                "counts into a list; write the list whole, for example '[{ listen = \"127.0.0.1:1883\" }]'",
+            ));
+        }
         let mut table = &mut self.table;
         for key in parents {
             let inner = table
@@ -133,11 +141,12 @@ impl Source {
     /// # Errors
     /// Every unknown key and every value of the wrong type, in the order in which they are met.
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T, Vec<Located>> {
-        let mut table = self.table.clone();
-        let mut problems = Vec::new();
+        let mut table = Value::Table(self.table.clone());
+        let mut problems: Vec<Located> = Vec::new();
+        let mut left_out: Vec<String> = Vec::new();
         let mut as_text = Vec::new();
         loop {
-            let error = match serde_path_to_error::deserialize::<_, T>(Value::Table(table.clone())) {
+            let error = match serde_path_to_error::deserialize::<_, T>(table.clone()) {
                 Ok(value) if problems.is_empty() => return Ok(value),
                 Ok(_) => return Err(problems),
                 Err(error) => error,
@@ -158,10 +167,18 @@ impl Source {
                 .next()
                 .unwrap_or_default()
                 .to_owned();
-            problems.push(Located {
-                place: self.place(&path),
-                text: format!("{path}: {text}"),
-            });
+            // Where the value was left out a moment ago, the next complaint is that it is missing.
+            let follows = text.starts_with("missing field")
+                && left_out
+                    .iter()
+                    .any(|out| below(&path, out).is_some_and(|rest| text.contains(rest)));
+            if !follows {
+                problems.push(Located {
+                    place: self.place(&path),
+                    text: format!("{path}: {}", without_secret(&path, &text)),
+                });
+            }
+            left_out.push(path.clone());
             if problems.len() == MAX_PROBLEMS || !set(&mut table, &path, None) {
                 return Err(problems);
             }
@@ -175,7 +192,11 @@ impl Source {
 
     /// Where a setting is written: the variable, the line and column, or its path alone.
     pub fn place(&self, path: &str) -> String {
-        if let Some((variable, _)) = self.from_env.get(path) {
+        let given = self
+            .from_env
+            .iter()
+            .find(|(given, _)| below(given, path).is_some());
+        if let Some((_, (variable, _))) = given {
             return variable.clone();
         }
         let start = DeTable::parse(&self.text)
@@ -196,41 +217,54 @@ fn env_value(text: &str) -> Value {
         .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// `a.b[2].c` as keys and indices.
-fn steps(path: &str) -> impl Iterator<Item = Result<&str, usize>> {
-    path.split('.').flat_map(|part| {
-        let (key, rest) = part.split_once('[').map_or((part, ""), |(key, rest)| (key, rest));
-        let indices = rest
-            .split('[')
-            .filter_map(|index| index.trim_end_matches(']').parse().ok())
-            .map(Err);
-        std::iter::once(Ok(key))
-            .filter(|step| *step != Ok(""))
-            .chain(indices)
-    })
+/// The key of a table with which `path` goes on, and the rest. Keys may hold dots themselves, as librdkafka's do.
+fn next_key<'k, 'p>(keys: impl Iterator<Item = &'k str>, path: &'p str) -> Option<(&'k str, &'p str)> {
+    keys.filter_map(|key| Some((key, below(key, path)?)))
+        .max_by_key(|(key, _)| key.len())
+}
+
+/// What `path` says after `parent`, where it lies there.
+fn below<'p>(parent: &str, path: &'p str) -> Option<&'p str> {
+    path.strip_prefix(parent)
+        .filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        .map(|rest| rest.trim_start_matches('.'))
+}
+
+/// The index of `[2].c`, and the rest.
+fn next_index(path: &str) -> Option<(usize, &str)> {
+    let (index, rest) = path.strip_prefix('[')?.split_once(']')?;
+    Some((index.parse().ok()?, rest.trim_start_matches('.')))
 }
 
 /// Byte offset of the deepest part of `path` that is written.
 fn offset(table: &DeTable<'_>, path: &str) -> Option<usize> {
-    let mut found = None;
-    let mut here: Option<&DeValue<'_>> = None;
-    for step in steps(path) {
-        let next = match (step, here) {
-            (Ok(key), None) => table.get_key_value(key),
-            (Ok(key), Some(DeValue::Table(inner))) => inner.get_key_value(key),
-            (Err(index), Some(DeValue::Array(items))) => {
-                let item = items.get(index)?;
-                found = Some(item.span().start);
-                here = Some(item.get_ref());
-                continue;
-            }
-            _ => None,
-        };
-        let Some((key, value)) = next else { break };
-        found = Some(key.span().start);
-        here = Some(value.get_ref());
+    let (name, rest) = next_key(table.keys().map(|key| key.get_ref().as_ref()), path)?;
+    let (key, value) = table.get_key_value(name)?;
+    Some(offset_within(value.get_ref(), rest).unwrap_or(key.span().start))
+}
+
+fn offset_within(value: &DeValue<'_>, path: &str) -> Option<usize> {
+    match value {
+        DeValue::Table(inner) => offset(inner, path),
+        DeValue::Array(items) => {
+            let (index, rest) = next_index(path)?;
+            let item = items.get(index)?;
+            Some(offset_within(item.get_ref(), rest).unwrap_or(item.span().start))
+        }
+        _ => None,
     }
-    found
+}
+
+/// serde's words on a value of the wrong type, without the value where it may be a secret.
+fn without_secret(path: &str, text: &str) -> String {
+    let may_be_secret = SECRETS.iter().any(|word| path.contains(word));
+    if !may_be_secret || !text.starts_with("invalid ") {
+        return text.to_owned();
+    }
+    match text.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("wrong value (not shown: it may be a secret), expected {expected}"),
+        None => "wrong value (not shown: it may be a secret)".to_owned(),
+    }
 }
 
 fn position(name: &str, text: &str, at: usize) -> String {
@@ -241,32 +275,31 @@ fn position(name: &str, text: &str, at: usize) -> String {
 }
 
 /// Sets or removes the value at `path`; false where there is none.
-fn set(table: &mut toml::Table, path: &str, value: Option<Value>) -> bool {
-    let steps: Vec<_> = steps(path).collect();
-    let Some((last, parents)) = steps.split_last() else {
-        return false;
-    };
-    let mut root = Value::Table(std::mem::take(table));
-    let mut here = Some(&mut root);
-    for step in parents {
-        here = here.and_then(|value| match step {
-            Ok(key) => value.get_mut(*key),
-            Err(index) => value.get_mut(*index),
-        });
-    }
-    let done = match (here, last, value) {
-        (Some(Value::Table(inner)), Ok(key), Some(value)) => inner.insert((*key).to_owned(), value).is_some(),
-        (Some(Value::Table(inner)), Ok(key), None) => inner.remove(*key).is_some(),
-        (Some(Value::Array(items)), Err(index), None) if *index < items.len() => {
-            items.remove(*index);
-            true
+fn set(here: &mut Value, path: &str, new: Option<Value>) -> bool {
+    match here {
+        Value::Table(inner) => {
+            let Some((key, rest)) = next_key(inner.keys().map(String::as_str), path) else {
+                return false;
+            };
+            let key = key.to_owned();
+            match new {
+                new if !rest.is_empty() => inner.get_mut(&key).is_some_and(|value| set(value, rest, new)),
+                Some(new) => inner.insert(key, new).is_some(),
+                None => inner.remove(&key).is_some(),
+            }
         }
+        Value::Array(items) => match (next_index(path), new) {
+            (Some((index, rest)), new) if !rest.is_empty() => {
+                items.get_mut(index).is_some_and(|value| set(value, rest, new))
+            }
+            (Some((index, _)), None) if index < items.len() => {
+                items.remove(index);
+                true
+            }
+            _ => false,
+        },
         _ => false,
-    };
-    if let Value::Table(restored) = root {
-        *table = restored;
     }
-    done
 }
 
 #[cfg(test)]
@@ -329,6 +362,38 @@ mod tests {
             .typed::<Outer>()
             .unwrap();
         assert_eq!(typed.name, "42");
+    }
+
+    #[test]
+    fn problems_of_keys_with_dots_and_of_lists_in_variables_have_their_place_and_hide_no_other() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Settings {
+            #[allow(dead_code)]
+            properties: BTreeMap<String, String>,
+            #[allow(dead_code)]
+            item: Vec<Needed>,
+        }
+        #[derive(Debug, Deserialize)]
+        struct Needed {
+            #[allow(dead_code)]
+            size: u8,
+        }
+        let text = "unknown = 1\n[properties]\n'sasl.password' = 4711\n";
+        let problems = source(text, &[("SHOPFLOOR_ITEM", "[{ size = 'x' }]")])
+            .unwrap()
+            .typed::<Settings>()
+            .unwrap_err();
+        let places: Vec<_> = problems.iter().map(|problem| problem.place.as_str()).collect();
+        assert_eq!(
+            places,
+            ["SHOPFLOOR_ITEM", "f.toml:3:1", "f.toml:1:1"],
+            "{problems:#?}"
+        );
+        assert!(
+            !format!("{problems:?}").contains("4711"),
+            "a secret is shown: {problems:#?}"
+        );
     }
 
     #[test]

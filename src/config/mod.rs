@@ -3,6 +3,8 @@
 //! Layout: [`load`] reads and types; this file is the whole of what can be set. Each section is the configuration
 //! struct of the crate that it is for.
 
+#[cfg(test)]
+mod example;
 pub mod load;
 
 use std::path::{Path, PathBuf};
@@ -84,18 +86,10 @@ impl Config {
     ) -> Result<Self, Vec<Located>> {
         let source = Source::read(file, environment)?;
         let config: Self = source.typed()?;
-        let speaks_of_gateway = ["gateway", "mqtt", "bridge"]
-            .iter()
-            .any(|section| source.has(section));
-        let (gateway, api) = match role {
-            Role::Gateway => (true, false),
-            Role::Api => (false, true),
-            Role::Written => (
-                speaks_of_gateway || !source.has("api"),
-                source.has("api") || !speaks_of_gateway,
-            ),
-        };
-        let problems = config.problems(gateway, api);
+        let problems = config.problems(match role {
+            Role::Written => source.role(),
+            given => given,
+        });
         if problems.is_empty() {
             return Ok(config);
         }
@@ -106,13 +100,14 @@ impl Config {
         Err(located.collect())
     }
 
-    fn problems(&self, gateway: bool, api: bool) -> Vec<Problem> {
+    /// Every problem of meaning for `role`.
+    pub fn problems(&self, role: Role) -> Vec<Problem> {
         let mut out = Vec::new();
-        if gateway {
+        if role != Role::Api {
             self.gateway.problems("gateway", &mut out);
             self.mqtt.problems("mqtt", &mut out);
         }
-        if api {
+        if role != Role::Gateway {
             self.api.problems("api", &mut out);
         }
         // The API's outbox uses the same Kafka.
@@ -120,6 +115,20 @@ impl Config {
         self.admin.problems("admin", &mut out);
         self.log.problems("log", &mut out);
         out
+    }
+}
+
+impl Source {
+    /// The server that the settings speak of.
+    fn role(&self) -> Role {
+        let gateway = ["gateway", "mqtt", "bridge"]
+            .iter()
+            .any(|section| self.has(section));
+        match (gateway, self.has("api")) {
+            (true, false) => Role::Gateway,
+            (false, true) => Role::Api,
+            _ => Role::Written,
+        }
     }
 }
 

@@ -37,7 +37,13 @@ impl ApiNode {
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self> {
         let store = Store::new(&config.api.database).context("cannot use the database")?;
-        store.migrate().await.context("cannot migrate the database")?;
+        store.migrate().await.with_context(|| {
+            format!(
+                "cannot use the database {}: start Postgres and make that database, or name another with \
+                 --database-url or api.database.url",
+                store.address()
+            )
+        })?;
         let publisher = records::publisher(kafka).context("cannot make a Kafka producer")?;
         let api = Api::new(config.api.clone(), store.clone(), publisher);
         let listener = Listener::bind("api", config.api.listener.clone()).await?;

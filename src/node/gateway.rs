@@ -107,7 +107,7 @@ async fn serve_admin(
         Box::pin(async move {
             match bridge.spool_status().held {
                 None => Ok(()),
-                Some(hold) => Err(format!("takes no messages: {}", hold.kind())),
+                Some(hold) => Err(format!("takes no messages: {hold} ({})", hold.kind())),
             }
         })
     });

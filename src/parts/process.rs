@@ -67,7 +67,12 @@ impl User {
 
     fn find(name: &str) -> Option<Self> {
         let id = |flag: &str| -> Option<u32> {
-            let output = Command::new("id").args([flag, name]).output().ok()?;
+            // In a group of its own: a Ctrl-C that killed it would look as if there were no such user.
+            let output = Command::new("id")
+                .args([flag, name])
+                .process_group(0)
+                .output()
+                .ok()?;
             String::from_utf8(output.stdout).ok()?.trim().parse().ok()
         };
         Some(Self {

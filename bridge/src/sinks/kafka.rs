@@ -32,7 +32,7 @@ const LAST_CONFIRMATIONS: Duration = Duration::from_secs(2);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// What the embedded cluster's end is called.
 const EMBEDDED_FULL: &str = "embedded Kafka is full: it keeps 5 MiB a partition in memory, and nothing is sent that would \
-    push older records out; everything stays in the spool until you configure [kafka] bootstrap_servers";
+    push older records out; everything stays in the spool until bridge.kafka.bootstrap_servers names a real Kafka";
 
 /// Why a session ended.
 enum End {

@@ -1,10 +1,12 @@
 //! What the store can be told.
 
+use std::fmt;
+
 use serde::Deserialize;
 use shopfloor_runtime::problem::{Problem, check_range};
 
 /// The Postgres database and the pool of connections to it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseConfig {
     /// `postgres://user:password@host:port/database`.
@@ -14,6 +16,18 @@ pub struct DatabaseConfig {
     pub connect_timeout_ms: u64,
     /// Time for one statement; Postgres ends it then.
     pub statement_timeout_ms: u64,
+}
+
+/// Without secrets.
+impl fmt::Debug for DatabaseConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseConfig")
+            .field("url", &"not shown")
+            .field("max_connections", &self.max_connections)
+            .field("connect_timeout_ms", &self.connect_timeout_ms)
+            .field("statement_timeout_ms", &self.statement_timeout_ms)
+            .finish()
+    }
 }
 
 impl Default for DatabaseConfig {

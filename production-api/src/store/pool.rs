@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
 use tokio_postgres::NoTls;
+use tokio_postgres::config::Host;
 
 use super::config::DatabaseConfig;
 use super::error::StoreError;
@@ -56,6 +57,17 @@ impl Store {
             postgres,
             lists: Lists::new(config),
         })
+    }
+
+    /// `host:port/database`, for messages: no user, no password.
+    pub fn address(&self) -> String {
+        let host = match self.postgres.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        let port = self.postgres.get_ports().first().unwrap_or(&5432);
+        format!("{host}:{port}/{}", self.postgres.get_dbname().unwrap_or_default())
     }
 
     /// Brings the database to this build's level, from empty, from the original's or from an older one.

@@ -1,8 +1,9 @@
 //! `shopfloor up`: everything on this machine, and a short simulated shift through it.
 //!
-//! Layout: [`embedded`] is one process with librdkafka's in-memory Kafka; [`real`] is Kafka, HAProxy, two APIs and two
+//! Layout: [`claim`] makes sure that directory and ports are free; [`embedded`] is one process with librdkafka's in-memory Kafka; [`real`] is Kafka, HAProxy, two APIs and two
 //! gateways as processes of their own; [`shift`] runs the machines and counts what arrived.
 
+mod claim;
 mod embedded;
 mod real;
 mod shift;
@@ -78,6 +79,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         ..LogConfig::default()
     });
     let stop = shutdown::on_signal()?;
+    let _only = claim::dir(&args.dir)?;
+    claim::check_ports(&args)?;
     let starting = async {
         if args.real {
             real::start(&args).await
@@ -86,8 +89,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         }
     };
     let site = tokio::select! {
+        biased;
+        () = stop.cancelled() => {
+            say("stopped before everything had started; nothing is lost");
+            return Ok(ExitCode::FAILURE);
+        }
         site = starting => site?,
-        () = stop.cancelled() => return Ok(ExitCode::FAILURE),
     };
     site.introduce(args.real);
     let counted = shift::run(&site, args.messages, stop.clone()).await;
@@ -119,7 +126,7 @@ impl Site {
             "in-process, for a first look: 5 MiB a partition, gone at the end; clients need api_version=(2,0)"
         };
         say(format_args!(
-            "MQTT    {}   (anonymous clients are let in: loopback only)\nREST    http://{}/api/v1\nKafka   {kafka}   \
+            "MQTT    {}   (anonymous clients are let in: loopback only)\nREST    http://{}/api/v1/production   (what it offers, to read and to try)\nKafka   {kafka}   \
              ({kind})\nadmin   {}\n",
             self.mqtt,
             self.rest,
