@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Router};
 use http::{HeaderName, Method, StatusCode};
 use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
@@ -45,22 +46,31 @@ pub(crate) fn build(api: &Api) -> Stack {
         .layer(cors())
         // A bug answers 500 to one client and ends nothing else.
         .layer(CatchPanicLayer::custom(|_| internal_error()))
-        // The next three end in an error; here it becomes an answer.
+        // The next one ends in an error; here it becomes an answer.
         .layer(HandleErrorLayer::new(overloaded))
-        // More than the limit is refused at once: waiting would only move the queue into memory.
-        .load_shed()
-        .concurrency_limit(api.config.max_requests_in_flight)
         // Nobody waits for a stuck database longer than this.
         .timeout(Duration::from_millis(api.config.request_timeout_ms))
         // Any case, one slash too many: the route table has one form of each path.
         .map_request(routes::normalise)
         .service(
             Router::new()
-                .nest("/internal", routes::internal(api.clone()))
+                .nest("/internal", in_flight(routes::internal(api.clone()), api))
                 .merge(openapi::ui::routes())
-                .fallback_service(public(api)),
+                .fallback_service(in_flight(public(api), api)),
         );
     BoxCloneSyncService::new(stack)
+}
+
+/// More than the limit is refused at once: waiting would only move the queue into memory. Clients and gateways have
+/// their own places, so that clients whose bodies trickle in keep no gateway out.
+fn in_flight(router: Router, api: &Api) -> Router {
+    let limit = GlobalConcurrencyLimitLayer::new(api.config.max_requests_in_flight);
+    router.layer(
+        ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(overloaded))
+            .load_shed()
+            .layer(limit),
+    )
 }
 
 /// What the REST contract adds, outermost first.

@@ -233,3 +233,26 @@ async fn clients_that_read_no_list_take_neither_the_pool_nor_a_connection_for_lo
     let _reset = unread[0].read_to_end(&mut rest).await;
     assert!(!rest.is_empty() && !rest.ends_with(b"0\r\n\r\n"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_whose_bodies_trickle_in_keep_no_gateway_out() {
+    let url = tokio::task::spawn_blocking(|| postgres::database("trickle")).await;
+    let server = Server::start(&url.unwrap(), any_port(), |config| {
+        config.max_requests_in_flight = 1;
+    })
+    .await;
+    let mut slow = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let head = b"POST /api/v1/materials HTTP/1.1\r\nhost: shopfloor\r\ncontent-type: application/json\r\n\
+                 content-length: 10\r\n\r\n{";
+    slow.write_all(head).await.unwrap();
+    // The one place is taken once another client is refused.
+    let began = Instant::now();
+    while server.get("/machine").await.status != 503 {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "the slow request never took its place"
+        );
+    }
+    let gateway = server.send("GET", "/internal/v1/quarantine", &[], "").await;
+    assert_eq!(gateway.status, 200, "{}", gateway.body);
+}
