@@ -7,7 +7,7 @@
 #   scripts/setup.sh test    that, the test clients (mosquitto, Python), protoc
 #
 # Packages come by apt where that is possible (root, or sudo); elsewhere it says which to install and stops.
-# Without Kafka's jars `test` goes on (those tests then run on the embedded cluster), unless
+# Without Kafka's jars `test` goes on (what is left then runs on the embedded cluster), unless
 # SHOPFLOOR_REQUIRE_REAL=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -86,8 +86,8 @@ kafka() {
     if [ "$what" = test ] && [ "${SHOPFLOOR_REQUIRE_REAL:-}" != 1 ]; then
         cat >&2 <<'END'
 *************************************************************************************
-* Apache Kafka's jars cannot be had here. The tests that want Kafka run on the      *
-* embedded cluster instead, which is NOT what production uses.                      *
+* Apache Kafka's jars cannot be had here. The tests that want real Kafka DO NOT RUN; *
+* the whole way is tested on the embedded cluster only, NOT on what production uses. *
 * SHOPFLOOR_REQUIRE_REAL=1 makes this a failure.                                    *
 *************************************************************************************
 END

@@ -13,13 +13,16 @@ pub fn shared() -> &'static Postgres {
 
 /// A cluster for one test alone, which may pause and kill it.
 pub fn own() -> Postgres {
-    let dir = tempfile::tempdir().expect("a temporary directory").keep();
-    Postgres::start_with(PostgresOptions {
-        dir,
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let postgres = Postgres::start_with(PostgresOptions {
+        dir: dir.path().to_owned(),
         port: None,
         temporary: true,
     })
-    .unwrap_or_else(|error| panic!("{error}"))
+    .unwrap_or_else(|error| panic!("{error}"));
+    // The server removes it from here on, also when this process is killed.
+    let _kept = dir.keep();
+    postgres
 }
 
 /// The URL of a new, empty database in the shared cluster. `what` names it for whoever reads the server's log.

@@ -1,13 +1,13 @@
 //! All of it behind HAProxy, as `make up` runs it: Kafka, Postgres, two API servers, two gateways.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::resume_unwind;
 use std::time::Duration;
 
-use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, PartError, Postgres, ServerCounts};
+use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, Kafka, PartError, Postgres, ServerCounts};
 
 use crate::api::Api;
 use crate::gateway::Gateway;
-use crate::kafka::AnyKafka;
 use crate::server::Server;
 use crate::{kafka, postgres, repository, wait};
 
@@ -29,21 +29,24 @@ pub struct Stack {
     pub gateways: [Server; 2],
     pub apis: [Server; 2],
     pub haproxy: Haproxy,
-    pub kafka: AnyKafka,
+    pub kafka: Kafka,
     pub postgres: Postgres,
     _dir: tempfile::TempDir,
 }
 
 impl Stack {
-    /// Starts everything and loads the reference data: 50 machines, 100 parts, 5 materials.
-    pub fn start() -> Self {
+    /// Starts everything and loads the reference data: 50 machines, 100 parts, 5 materials. `None` where real Kafka
+    /// cannot be had and need not be.
+    pub fn start() -> Option<Self> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         // The two that take seconds, side by side.
         let starting_kafka = std::thread::spawn(kafka::own);
         let postgres = postgres::own();
         ok(postgres.create_database(DATABASE));
         let database_url = postgres.url(DATABASE);
-        let kafka = starting_kafka.join().expect("Kafka starts");
+        let kafka = starting_kafka
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic))?;
         let bootstrap = kafka.bootstrap();
 
         let backend = || ok(Backend::on_free_ports());
@@ -98,7 +101,7 @@ impl Stack {
             wait::holds(servers == all, format!("{servers:?}"))
         });
         stack.load_reference();
-        stack
+        Some(stack)
     }
 
     /// Rows of a query, fields apart by `|`.

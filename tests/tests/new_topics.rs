@@ -21,7 +21,9 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kafka_confirmed_on_a_topic_that_is_new_is_in_it() {
-    let kafka = tokio::task::spawn_blocking(kafka::own).await.unwrap();
+    let Some(kafka) = tokio::task::spawn_blocking(kafka::own).await.unwrap() else {
+        return;
+    };
     let config = KafkaConfig {
         bootstrap_servers: kafka.bootstrap(),
         // Each batch a request of its own.
