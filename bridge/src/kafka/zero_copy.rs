@@ -1,8 +1,8 @@
 //! `rd_kafka_produce_batch`, which takes payloads where they lie.
 //!
-//! Measured on two cores against `BaseProducer::send`, which copies: 1.10 to 1.43 million records a second of
-//! 150 B (0.91 to 0.68 µs of CPU each), 0.67 to 0.89 million and more of 1 KiB. It carries no headers, so routes that
-//! ask for headers take `send`.
+//! `BaseProducer::send` copies every payload. Side by side when this was chosen, the batch call took about a quarter less
+//! CPU a record at 150 B, and nearly half less from 1 KiB on; that is what the unsafe blocks below are for. It carries no
+//! headers, so routes that ask for headers take `send`.
 
 use std::ffi::CString;
 use std::ptr::{self, NonNull};
