@@ -159,6 +159,9 @@ impl Cluster {
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
+            // One request at a time: on a partition that is still finding its leader a broker may refuse a batch and take
+            // the next one, and librdkafka then reports both as delivered ("implicitly acked"), idempotent or not.
+            .set("max.in.flight.requests.per.connection", "1")
             .set(
                 "message.timeout.ms",
                 give_up_after.unwrap_or_default().as_millis().to_string(),
