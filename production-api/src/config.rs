@@ -31,8 +31,6 @@ pub struct ApiConfig {
     pub max_machines_per_request: u32,
     /// Bearer token that `/internal/*` asks for. Without one, any client that can connect may post there.
     pub internal_token: Option<String>,
-    /// Largest body on `/internal/*`.
-    pub max_internal_body_bytes: usize,
 }
 
 /// The fixed-window limit per client address. `/internal/*` is outside of it.
@@ -83,7 +81,6 @@ impl fmt::Debug for ApiConfig {
                 "internal_token",
                 &self.internal_token.as_ref().map(|_| "not shown"),
             )
-            .field("max_internal_body_bytes", &self.max_internal_body_bytes)
             .finish()
     }
 }
@@ -101,7 +98,6 @@ impl Default for ApiConfig {
             max_body_bytes: 102_400,
             max_machines_per_request: 10_000,
             internal_token: None,
-            max_internal_body_bytes: 8 * 1024 * 1024,
         }
     }
 }
@@ -161,12 +157,6 @@ impl ApiConfig {
             format!("{at}.max_machines_per_request"),
             self.max_machines_per_request,
             1..=100_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_internal_body_bytes"),
-            self.max_internal_body_bytes,
-            64 * 1024..=256 * 1024 * 1024,
         );
         if self
             .internal_token
