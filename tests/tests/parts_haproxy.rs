@@ -1,6 +1,8 @@
 //! The HAProxy part with the repository's configuration, in front of servers that tell what they see.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use shopfloor::parts::{Backend, Haproxy, HaproxyOptions};
@@ -180,6 +182,46 @@ async fn an_api_server_sees_the_clients_own_address_and_one_address_always_meets
 }
 
 #[tokio::test]
+async fn a_body_that_trickles_in_waits_in_haproxy_and_not_in_the_api() {
+    let (apis, gateways) = backends();
+    let stop = CancellationToken::new();
+    let (_stops, arrived) = (stop.clone().drop_guard(), Arc::new(AtomicUsize::new(0)));
+    for api in &apis {
+        let arrived = arrived.clone();
+        listen(api.address, ProxyProtocol::Required, &stop, move |_peer| {
+            arrived.fetch_add(1, Ordering::Relaxed);
+            response("taken")
+        })
+        .await;
+        listen(api.admin(), ProxyProtocol::Rejected, &stop, |_peer| {
+            response("ready")
+        })
+        .await;
+    }
+    let front = front(apis, gateways).await;
+    let mut slow = connect("127.0.0.1", front.haproxy.rest()).await;
+    slow.write_all(b"POST /api/v1/parts HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345")
+        .await
+        .unwrap();
+    // A later request goes past it.
+    let whole = request("127.0.0.2", front.haproxy.rest(), "GET /api/v1/parts").await;
+    assert!(whole.ends_with("taken"), "{whole}");
+    let before = arrived.swap(0, Ordering::Relaxed);
+    slow.write_all(b"67890").await.unwrap();
+    let mut answer = [0; 256];
+    let length = tokio::time::timeout(WITHIN, slow.read(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&answer[..length]).starts_with("HTTP/1.1 200"));
+    let after = arrived.load(Ordering::Relaxed);
+    assert!(
+        before > 0 && before == after,
+        "{before} calls for the whole request, {after} for the slow one"
+    );
+}
+
+#[tokio::test]
 async fn the_internal_route_is_not_there_for_clients_however_it_is_spelled() {
     let (apis, gateways) = backends();
     let _one = server("api1", apis[0], true).await;
@@ -226,6 +268,18 @@ async fn without_an_api_server_clients_get_the_apis_form_of_503_and_are_told_to_
     .await;
     drop(one);
     request_until(front.haproxy.rest(), "GET /api/v1/machine", unavailable).await;
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_refused_in_the_apis_form() {
+    let (apis, gateways) = backends();
+    let front = front(apis, gateways).await;
+    let answer = request("127.0.0.1", front.haproxy.rest(), "GET / and more").await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(
+        answer.ends_with(r#"{"statusCode":400,"message":"This is no HTTP request"}"#),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
