@@ -271,13 +271,19 @@ async fn without_an_api_server_clients_get_the_apis_form_of_503_and_are_told_to_
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_refused_in_the_apis_form() {
+async fn a_body_that_does_not_arrive_in_time_is_answered_in_the_apis_form() {
     let (apis, gateways) = backends();
     let front = front(apis, gateways).await;
-    let answer = request("127.0.0.1", front.haproxy.rest(), "GET / and more").await;
-    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let mut slow = connect("127.0.0.1", front.haproxy.rest()).await;
+    slow.write_all(b"POST /api/v1/parts HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n12345")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    let reading = tokio::time::timeout(WITHIN, slow.read_to_string(&mut answer));
+    reading.await.expect("an answer within 20 s").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(
-        answer.ends_with(r#"{"statusCode":400,"message":"This is no HTTP request"}"#),
+        answer.ends_with(r#"{"statusCode":408,"message":"The body took longer than 10 s to arrive"}"#),
         "{answer}"
     );
 }
