@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use crate::contract::timestamp::production_time;
-use crate::record::{Destination, Envelope};
+use crate::record::{Destination, Envelope, Letter, RefusedBy};
 use crate::spool::{Entry, Spool, SpoolConfig, SpoolError, Stored};
 use crate::tap::record_id_text;
 
@@ -19,6 +19,12 @@ use crate::tap::record_id_text;
 pub mod header {
     /// Why it is a dead letter.
     pub const REASON: &str = "reason";
+    /// Who refused it, and so who did not get it: `contract` (nobody got it), `kafka` or `api`.
+    pub const REFUSED_BY: &str = "refused-by";
+    /// `application/x-protobuf` where the payload is that.
+    pub const CONTENT_TYPE: &str = "content-type";
+    /// The machine, where the MQTT topic or the payload names one.
+    pub const MACHINE: &str = "machine";
     /// The MQTT topic on which it was published.
     pub const MQTT_TOPIC: &str = "mqtt-topic";
     /// The Kafka topic for which it was meant.
@@ -26,7 +32,7 @@ pub mod header {
     pub const CLIENT_ID: &str = "client-id";
     /// The gateway that accepted it.
     pub const GATEWAY: &str = "gateway";
-    /// Its sequence in that gateway's spool.
+    /// The sequence in that gateway's spool with which it was accepted.
     pub const SEQUENCE: &str = "sequence";
     /// Its UUID, the same over every retry and replay.
     pub const RECORD_ID: &str = "record-id";
@@ -55,15 +61,18 @@ pub(crate) fn record_headers(envelope: &Envelope<'_>, sequence: u64, gateway: &B
     headers
 }
 
-/// The headers of a dead letter.
+/// The headers of a dead letter, which `refused_by` refused unless its envelope says who did.
 pub(crate) fn dead_letter_headers(
     envelope: &Envelope<'_>,
+    refused_by: RefusedBy,
     reason: &str,
     sequence: u64,
     gateway: &Bytes,
 ) -> Headers {
+    let letter = letter(envelope, refused_by, sequence);
     let mut headers = vec![
         (header::REASON, text(reason)),
+        (header::REFUSED_BY, letter.refused_by.name().into()),
         (header::MQTT_TOPIC, text(envelope.mqtt_topic)),
         (header::KAFKA_TOPIC, text(envelope.topic)),
         (header::CLIENT_ID, text(envelope.client_id)),
@@ -72,15 +81,41 @@ pub(crate) fn dead_letter_headers(
             production_time(envelope.received_ms).unwrap_or_default().into(),
         ),
     ];
-    headers.extend(record_headers(envelope, sequence, gateway));
+    if letter.protobuf {
+        headers.push((header::CONTENT_TYPE, shopfloor_proto::CONTENT_TYPE.into()));
+    }
+    if !envelope.machine.is_empty() {
+        headers.push((header::MACHINE, text(envelope.machine)));
+    }
+    headers.extend(record_headers(envelope, letter.first_sequence, gateway));
     headers
 }
 
-/// The same record as a dead letter, for the spool. Its id stays, so a repetition shows.
-pub(crate) fn as_dead_letter(stored: &Stored, envelope: &Envelope<'_>, reason: &str) -> Entry {
+/// What is known of a dead letter: from its envelope where it was one already.
+fn letter(envelope: &Envelope<'_>, refused_by: RefusedBy, sequence: u64) -> Letter {
+    let Destination::DeadLetter(mut letter) = envelope.destination else {
+        return Letter {
+            refused_by,
+            protobuf: false,
+            first_sequence: sequence,
+        };
+    };
+    if letter.first_sequence == 0 {
+        letter.first_sequence = sequence;
+    }
+    letter
+}
+
+/// The same record as a dead letter, for the spool. Its id and its first sequence stay, so a repetition shows.
+pub(crate) fn as_dead_letter(
+    stored: &Stored,
+    envelope: &Envelope<'_>,
+    refused_by: RefusedBy,
+    reason: &str,
+) -> Entry {
     let mut meta = BytesMut::new();
     Envelope {
-        destination: Destination::DeadLetter,
+        destination: Destination::DeadLetter(letter(envelope, refused_by, stored.sequence)),
         reason,
         ..envelope.clone()
     }
@@ -161,7 +196,10 @@ pub(crate) fn unreadable(stored: &Stored, reason: &str) -> Entry {
     Envelope {
         record_id: [0; 16],
         received_ms: 0,
-        destination: Destination::DeadLetter,
+        destination: Destination::DeadLetter(Letter {
+            first_sequence: stored.sequence,
+            ..Letter::default()
+        }),
         schema: crate::contract::Schema::Raw,
         stamp: crate::stamp::Stamp::default(),
         headers: false,

@@ -5,7 +5,7 @@
 //! - [`config`]: what an operator can set.
 //! - [`tap`]: the front hands over a batch; route, check, envelope, spool, receipt.
 //! - [`routes`]: from an MQTT topic to a Kafka topic, key and contract; [`topic_name`]: what such a topic may be called.
-//! - [`contract`]: what a payload must be; protobuf to JSON.
+//! - [`contract`]: what a payload must be; protobuf to JSON. `acceptance`: what a route makes of a message by it.
 //! - [`record`]: the envelope that the spool keeps beside a payload.
 //! - [`spool`]: the durable log between reception and the sinks.
 //! - `sinks`: one reader and one cursor each: Kafka, production API.
@@ -18,6 +18,7 @@
 //! Promise: a receipt resolves only when its messages are on disk; from then on each reaches every sink that its
 //! route names, in order, or the dead letters with the reason, whatever fails in between.
 
+mod acceptance;
 pub mod bridge;
 pub mod config;
 pub mod contract;

@@ -9,6 +9,7 @@
 //! 16 B record id (UUIDv7)
 //! i64  reception time, milliseconds since the Unix epoch, little-endian
 //! text Kafka topic, key, [machine], MQTT topic, client id, [traceparent], [reason]
+//! of a dead letter also: u8 who refused it, u8 whether the payload is protobuf, varint of its first sequence
 //! ```
 //! A text is a varint of its length and its UTF-8 bytes.
 
@@ -36,7 +37,45 @@ pub enum Destination {
     /// The API creates it and emits it to Kafka itself.
     Api,
     /// The dead-letter topic, with the reason.
-    DeadLetter,
+    DeadLetter(Letter),
+}
+
+/// What a replay of a dead letter must know beside the envelope.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Letter {
+    pub refused_by: RefusedBy,
+    /// The payload is protobuf: it never passed the check that turns it into JSON.
+    pub protobuf: bool,
+    /// The sequence that the record was accepted with; 0 where it is the one that it has now.
+    pub first_sequence: u64,
+}
+
+/// Who refused a dead letter, and so what did not get it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// The route's contract, at reception: nothing got it.
+    #[default]
+    Contract,
+    /// Kafka alone.
+    Kafka,
+    /// The production API alone.
+    Api,
+}
+
+impl RefusedBy {
+    pub const ALL: [Self; 3] = [Self::Contract, Self::Kafka, Self::Api];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Contract => "contract",
+            Self::Kafka => "kafka",
+            Self::Api => "api",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|by| by.name() == name)
+    }
 }
 
 impl Destination {
@@ -86,6 +125,8 @@ pub enum EnvelopeError {
     Destination(u8),
     #[error("its schema {0} is unknown")]
     Schema(u8),
+    #[error("who refused it, {0}, is unknown")]
+    RefusedBy(u8),
     #[error("a text in it is not UTF-8")]
     Text,
 }
@@ -100,7 +141,7 @@ impl<'a> Envelope<'a> {
             Destination::KafkaAndApi => 0,
             Destination::Kafka => 1,
             Destination::Api => 2,
-            Destination::DeadLetter => 3,
+            Destination::DeadLetter(_) => 3,
         });
         out.put_u8(match self.schema {
             Schema::SupplyChain => 0,
@@ -132,6 +173,15 @@ impl<'a> Envelope<'a> {
         if !self.reason.is_empty() {
             put_text(self.reason, out);
         }
+        if let Destination::DeadLetter(letter) = self.destination {
+            out.put_u8(match letter.refused_by {
+                RefusedBy::Contract => 0,
+                RefusedBy::Kafka => 1,
+                RefusedBy::Api => 2,
+            });
+            out.put_u8(u8::from(letter.protobuf));
+            encode_varint(letter.first_sequence, out);
+        }
     }
 
     pub fn decode(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
@@ -150,6 +200,10 @@ impl<'a> Envelope<'a> {
         } else {
             text(true)?
         };
+        let mqtt_topic = text(true)?;
+        let client_id = text(true)?;
+        let traceparent = text(flags & HAS_TRACEPARENT != 0)?;
+        let reason = text(flags & HAS_REASON != 0)?;
         Ok(Self {
             record_id,
             received_ms: i64::from_le_bytes(received_ms),
@@ -157,7 +211,7 @@ impl<'a> Envelope<'a> {
                 0 => Destination::KafkaAndApi,
                 1 => Destination::Kafka,
                 2 => Destination::Api,
-                3 => Destination::DeadLetter,
+                3 => Destination::DeadLetter(take_letter(rest)?),
                 other => return Err(EnvelopeError::Destination(other)),
             },
             schema: match schema {
@@ -176,12 +230,26 @@ impl<'a> Envelope<'a> {
             topic,
             key,
             machine,
-            mqtt_topic: text(true)?,
-            client_id: text(true)?,
-            traceparent: text(flags & HAS_TRACEPARENT != 0)?,
-            reason: text(flags & HAS_REASON != 0)?,
+            mqtt_topic,
+            client_id,
+            traceparent,
+            reason,
         })
     }
+}
+
+fn take_letter(rest: &[u8]) -> Result<Letter, EnvelopeError> {
+    let (&[refused_by, protobuf], mut rest) = rest.split_first_chunk().ok_or(EnvelopeError::Short)?;
+    Ok(Letter {
+        refused_by: match refused_by {
+            0 => RefusedBy::Contract,
+            1 => RefusedBy::Kafka,
+            2 => RefusedBy::Api,
+            other => return Err(EnvelopeError::RefusedBy(other)),
+        },
+        protobuf: protobuf != 0,
+        first_sequence: decode_varint(&mut rest).map_err(|_| EnvelopeError::Short)?,
+    })
 }
 
 fn put_text(text: &str, out: &mut impl BufMut) {
@@ -211,7 +279,11 @@ mod tests {
                 0 => Destination::KafkaAndApi,
                 1 => Destination::Kafka,
                 2 => Destination::Api,
-                _ => Destination::DeadLetter,
+                _ => Destination::DeadLetter(Letter {
+                    refused_by: RefusedBy::ALL[usize::from(bits) % 3],
+                    protobuf: bits & 8 != 0,
+                    first_sequence: u64::from(bits) * 1_000,
+                }),
             },
             schema: Schema::ALL[usize::from(bits) % 5],
             stamp: Stamp {

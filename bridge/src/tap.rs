@@ -3,23 +3,21 @@
 //! One offer is one append, so a batch keeps its order and costs one buffer for all of its envelopes. The receipt
 //! resolves when the spool says that the batch is on disk.
 
-use std::fmt::Write as _;
-
 use bytes::{Bytes, BytesMut};
 use rand::Rng;
 use shopfloor_broker::tap::{Published, Receipt, Refused, Tap, Verdict, receipt};
 use uuid::Uuid;
 
-use crate::contract::{self, Checked, Schema, Violation, protobuf};
+use crate::acceptance::{
+    Accepted, MAX_CLIENT_ID_BYTES, Texts, accept, machine_of_topic, missing_stamps, shortened,
+};
+use crate::contract::Violation;
 use crate::metrics;
-use crate::record::{Destination, Envelope};
-use crate::routes::{Key, Route, RouteTable};
+use crate::record::{Destination, Envelope, Letter};
+use crate::routes::{Route, RouteTable};
 use crate::spool::{self, Entry, Spool, SpoolError};
 use crate::stamp::Stamp;
-use crate::topic_name::CLIENT_TOPICS;
 
-/// Longest client id that an envelope keeps, in bytes. Each of a batch's messages repeats it.
-const MAX_CLIENT_ID_BYTES: usize = 256;
 /// Longest reason that an envelope and a publisher get, in bytes.
 const MAX_REASON_BYTES: usize = 1_024;
 /// A W3C traceparent of version 00 has exactly this length.
@@ -123,20 +121,6 @@ struct Intake<'a> {
     texts: Texts,
 }
 
-#[derive(Debug, Default)]
-struct Texts {
-    topic: String,
-    key: String,
-    machine: String,
-}
-
-/// A message that its route's contract accepts.
-struct Accepted {
-    payload: Bytes,
-    checked: Checked,
-    destination: Destination,
-}
-
 impl<'a> Intake<'a> {
     fn new(ingest: &'a Ingest, messages: usize) -> Self {
         Self {
@@ -156,12 +140,15 @@ impl<'a> Intake<'a> {
             self.verdicts.push(Verdict::Unrouted);
             return;
         };
-        match accept(message, route, self.ingest.has_api) {
-            Ok(accepted) => match self.texts.resolve(message, route, &accepted.checked) {
-                Ok(()) => self.store(message, route, accepted),
-                Err(violation) => self.dead_letter(message, route, &violation),
-            },
-            Err(violation) => self.dead_letter(message, route, &violation),
+        let protobuf = route.protobuf || says_protobuf(message);
+        let (topic, client_id) = (message.topic.as_str(), &message.publisher.client_id);
+        let accepted = accept(&message.payload, protobuf, route, self.ingest.has_api).and_then(|accepted| {
+            self.texts.resolve(topic, client_id, route, &accepted.checked)?;
+            Ok(accepted)
+        });
+        match accepted {
+            Ok(accepted) => self.store(message, route, accepted),
+            Err(violation) => self.dead_letter(message, route, protobuf, &violation),
         }
     }
 
@@ -171,10 +158,7 @@ impl<'a> Intake<'a> {
             received_ms: message.received_ms,
             destination: accepted.destination,
             schema: route.schema,
-            stamp: Stamp {
-                is_deleted: route.stamp && !accepted.checked.has_is_deleted,
-                last_update: route.stamp && !accepted.checked.has_last_update,
-            },
+            stamp: missing_stamps(route, &accepted.checked),
             headers: route.headers,
             topic: route.topic.fixed().unwrap_or(&self.texts.topic),
             key: &self.texts.key,
@@ -190,20 +174,23 @@ impl<'a> Intake<'a> {
         self.verdicts.push(Verdict::Stored);
     }
 
-    fn dead_letter(&mut self, message: &Published, route: &Route, violation: &Violation) {
+    fn dead_letter(&mut self, message: &Published, route: &Route, protobuf: bool, violation: &Violation) {
         let reason = violation.to_string();
         let reason = shortened(&reason, MAX_REASON_BYTES);
         let client_id = shortened(&message.publisher.client_id, MAX_CLIENT_ID_BYTES);
         let envelope = Envelope {
             record_id: record_id(message.received_ms, &mut self.random),
             received_ms: message.received_ms,
-            destination: Destination::DeadLetter,
+            destination: Destination::DeadLetter(Letter {
+                protobuf,
+                ..Letter::default()
+            }),
             schema: route.schema,
             stamp: Stamp::default(),
             headers: false,
             topic: route.topic.fixed().unwrap_or_default(),
             key: client_id,
-            machine: "",
+            machine: machine_of_topic(route, message.topic.as_str()).unwrap_or_default(),
             mqtt_topic: message.topic.as_str(),
             client_id,
             traceparent: traceparent(message),
@@ -233,78 +220,6 @@ impl<'a> Intake<'a> {
     }
 }
 
-impl Texts {
-    /// Sets topic (where it is not fixed), machine and key of a message.
-    fn resolve(&mut self, message: &Published, route: &Route, checked: &Checked) -> Result<(), Violation> {
-        let mqtt_topic = message.topic.as_str();
-        if route.topic.fixed().is_none() {
-            self.topic.clear();
-            route
-                .topic
-                .write_kafka_topic(mqtt_topic, &mut self.topic)
-                .map_err(|why| Violation::Topic { why })?;
-            if CLIENT_TOPICS.contains(&self.topic.as_str())
-                && route.schema.client_topic() != Some(self.topic.as_str())
-            {
-                let why = format!(
-                    "{:?} payloads do not fit the topic {:?}",
-                    route.schema.name(),
-                    self.topic
-                );
-                return Err(Violation::Topic { why });
-            }
-        }
-        self.machine.clear();
-        match route
-            .machine_level
-            .and_then(|level| mqtt_topic.split('/').nth(level))
-        {
-            Some(level) if !level.is_empty() => self.machine.push_str(level),
-            _ => write_id(checked.machine_id, &mut self.machine),
-        }
-        self.key.clear();
-        match &route.key {
-            Key::Template(template) => template.write(mqtt_topic, &mut self.key),
-            Key::MachineId => write_id(checked.machine_id, &mut self.key),
-            Key::PartId => write_id(checked.part_id, &mut self.key),
-            Key::Id => write_id(checked.id, &mut self.key),
-            Key::ClientId | Key::None => {}
-        }
-        if self.key.is_empty() && route.key != Key::None {
-            self.key
-                .push_str(shortened(&message.publisher.client_id, MAX_CLIENT_ID_BYTES));
-        }
-        Ok(())
-    }
-}
-
-fn accept(message: &Published, route: &Route, has_api: bool) -> Result<Accepted, Violation> {
-    let payload = if route.protobuf || says_protobuf(message) {
-        match protobuf::transcode(route.schema, &message.payload)? {
-            Some(json) => Bytes::from(json),
-            None => message.payload.clone(),
-        }
-    } else {
-        message.payload.clone()
-    };
-    let checked = contract::check(route.schema, &payload, route.stamp)?;
-    let destination = match route.schema {
-        Schema::Json | Schema::Raw => Destination::Kafka,
-        Schema::PartInformation | Schema::Material if checked.id.is_none() => {
-            if !has_api {
-                return Err(Violation::NoApi);
-            }
-            Destination::Api
-        }
-        _ => Destination::KafkaAndApi,
-    };
-    Ok(Accepted {
-        payload,
-        checked,
-        destination,
-    })
-}
-
 fn says_protobuf(message: &Published) -> bool {
     let content_type = message
         .properties
@@ -326,17 +241,6 @@ fn traceparent(message: &Published) -> &str {
                 && value.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
         })
         .unwrap_or_default()
-}
-
-fn write_id(id: Option<i32>, out: &mut String) {
-    if let Some(id) = id {
-        // Writing to a String cannot fail.
-        let _written = write!(out, "{id}");
-    }
-}
-
-fn shortened(text: &str, max_bytes: usize) -> &str {
-    text.get(..text.floor_char_boundary(max_bytes)).unwrap_or(text)
 }
 
 /// A UUIDv7 of the reception time.

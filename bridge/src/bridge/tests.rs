@@ -11,6 +11,7 @@ use super::*;
 use crate::config::KafkaConfig;
 use crate::contract::Schema;
 use crate::kafka::{Fault, ReadRecord};
+use crate::record::{Destination, Envelope, RefusedBy};
 use crate::routes::rule::{RouteConfig, default_routes};
 
 const RECEIVED_MS: i64 = 1_702_166_400_999;
@@ -183,6 +184,7 @@ async fn a_payload_that_breaks_the_contract_goes_to_the_dead_letters_alone() {
     assert_eq!(headers["client-id"], "sensor-9");
     assert_eq!(headers["gateway"], "gw-1");
     assert_eq!(headers["sequence"], "2");
+    assert_eq!(headers["refused-by"], "contract");
     assert_eq!(headers["received"], "2023-12-10T00:00:00.999Z");
     running.stop().await;
 }
@@ -373,8 +375,16 @@ async fn what_even_the_dead_letter_topic_refuses_stays_on_disk() {
         .unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].payload, huge);
-    let envelope = crate::record::Envelope::decode(&found[0].meta).unwrap();
+    let envelope = Envelope::decode(&found[0].meta).unwrap();
     assert!(envelope.reason.contains("size"), "{}", envelope.reason);
+    let Destination::DeadLetter(letter) = envelope.destination else {
+        panic!("{envelope:?}")
+    };
+    assert_eq!(
+        (letter.refused_by, letter.first_sequence),
+        (RefusedBy::Kafka, 1),
+        "what a replay needs"
+    );
     kept.close().await.unwrap();
 }
 

@@ -23,7 +23,7 @@ use crate::config::ApiSinkConfig;
 use crate::contract;
 use crate::dead_letters::{LastResort, as_dead_letter};
 use crate::metrics;
-use crate::record::Envelope;
+use crate::record::{Envelope, RefusedBy};
 use crate::spool::{Entry, ReadError, Refused, Spool, SpoolError, Stored};
 
 /// Longest answer that is read.
@@ -293,7 +293,7 @@ impl ApiSink {
         let Ok(envelope) = Envelope::decode(&stored.meta) else {
             return Ok(());
         };
-        let entry = as_dead_letter(stored, &envelope, reason);
+        let entry = as_dead_letter(stored, &envelope, RefusedBy::Api, reason);
         let mut backoff = self.backoff();
         loop {
             if append(&self.spool, entry.clone()).await.is_ok() {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::dead_letters::{dead_letter_headers, record_headers};
 use crate::kafka::Outgoing;
-use crate::record::{Destination, Envelope, EnvelopeError};
+use crate::record::{Destination, Envelope, EnvelopeError, RefusedBy};
 use crate::spool::Stored;
 use crate::stamp::{MAX_STAMP_BYTES, stamp};
 
@@ -98,7 +98,7 @@ impl Drafts {
             Err(why) => return (Draft::Unreadable { stored, why }, None),
         };
         match envelope.destination {
-            Destination::DeadLetter => {
+            Destination::DeadLetter(_) => {
                 let reason = envelope.reason.to_owned();
                 return (Draft::Send(self.dead_letter(stored, &reason)), None);
             }
@@ -149,12 +149,19 @@ impl Drafts {
         topic
     }
 
-    /// The record for the dead-letter topic, with its payload as the machine sent it.
+    /// The record for the dead-letter topic, with its payload as the machine sent it; Kafka refused it, unless its
+    /// envelope says who did.
     pub(super) fn dead_letter(&self, stored: Stored, reason: &str) -> Record {
         let (key, headers) = match Envelope::decode(&stored.meta) {
             Ok(envelope) => (
                 stored.meta.slice_ref(envelope.key.as_bytes()),
-                dead_letter_headers(&envelope, reason, stored.sequence, &self.gateway),
+                dead_letter_headers(
+                    &envelope,
+                    RefusedBy::Kafka,
+                    reason,
+                    stored.sequence,
+                    &self.gateway,
+                ),
             ),
             Err(_) => Default::default(),
         };

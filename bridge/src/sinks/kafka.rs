@@ -18,7 +18,7 @@ use crate::config::KafkaConfig;
 use crate::dead_letters::{LastResort, as_dead_letter, unreadable};
 use crate::kafka::{Cluster, Confirmation, Full, KafkaFault, Producer, Undelivered};
 use crate::metrics;
-use crate::record::Envelope;
+use crate::record::{Envelope, RefusedBy};
 use crate::spool::{Entry, ReadError, Reader, Spool, Stored};
 
 /// Most records and bytes of one read, and so of one hand-over to librdkafka.
@@ -314,8 +314,14 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let entry = match Envelope::decode(&origin.stored.meta) {
-            Ok(envelope) if envelope.reason.is_empty() => as_dead_letter(&origin.stored, &envelope, &reason),
-            Ok(envelope) => as_dead_letter(&origin.stored, &envelope, envelope.reason),
+            Ok(envelope) => {
+                let why = if envelope.reason.is_empty() {
+                    &reason
+                } else {
+                    envelope.reason
+                };
+                as_dead_letter(&origin.stored, &envelope, RefusedBy::Kafka, why)
+            }
             Err(error) => unreadable(&origin.stored, &error.to_string()),
         };
         self.keep(entry, sequence, &reason).await

@@ -176,7 +176,13 @@ impl Running {
         while reader.position() < end {
             for stored in reader.next(1_000, 1 << 20).await.unwrap() {
                 let envelope = Envelope::decode(&stored.meta).unwrap();
-                if envelope.destination == Destination::DeadLetter {
+                if let Destination::DeadLetter(letter) = envelope.destination {
+                    assert_eq!(letter.refused_by, RefusedBy::Api);
+                    let id = envelope.record_id[0];
+                    assert!(
+                        letter.first_sequence < stored.sequence,
+                        "record {id} keeps its own sequence"
+                    );
                     found.push((envelope.reason.to_owned(), stored.payload.clone()));
                 }
             }
