@@ -3,6 +3,7 @@
 //! - This file, `case`, `replay` and `differences`: the recorded cases of the original. One fresh database per file,
 //!   the limiter off. A case must answer as recorded, status, body and the records that go to Kafka, unless
 //!   `differences` says why not and what instead.
+//! - `kafka`: the same cases with the relay and a real Kafka behind them.
 //! - `operations`: rules that no recorded case shows.
 //! - `requests`: paths, methods and bodies as the original took them, and the document.
 //! - `races`: many requests for the same thing at once.
@@ -12,6 +13,7 @@
 mod case;
 mod databases;
 mod differences;
+mod kafka;
 mod limits;
 mod operations;
 mod races;

@@ -5,20 +5,32 @@ use std::collections::HashMap;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::case::{Case, load};
+use crate::case::{Case, Expected, load};
 use crate::differences;
 use crate::server::{Answer, Server};
 
-/// Replays a file; answers every deviation.
+/// What a captured name stands for.
+pub(crate) type Names = HashMap<String, String>;
+
+/// A record that a case must have produced: the names in its value are captured.
+pub(crate) struct Due {
+    pub(crate) case: String,
+    pub(crate) topic: String,
+    pub(crate) value: Value,
+}
+
+/// Replays a file and looks for its records in the outbox; answers every deviation.
 pub(crate) async fn replay(file: &str, server: &Server) -> Vec<String> {
-    let mut names = HashMap::new();
+    let mut names = Names::new();
     let mut problems = Vec::new();
     for case in load(file) {
         let path = fill(&case.path, &names);
         let body = fill(&case.body, &names);
         let answer = server.send(&case.method, &path, &case.headers, body).await;
         let records = server.new_records().await;
-        if let Err(problem) = check(file, &case, &answer, &records, &mut names) {
+        let checked = check(file, &case, &answer, &mut names)
+            .and_then(|expected| check_records(&expected.records, &records, &names));
+        if let Err(problem) = checked {
             let answered = format!("{} {} {:?}", answer.status, answer.body, records);
             problems.push(format!(
                 "{file} / {}: {problem}\n    answered {answered}",
@@ -29,13 +41,27 @@ pub(crate) async fn replay(file: &str, server: &Server) -> Vec<String> {
     problems
 }
 
-fn check(
-    file: &str,
-    case: &Case,
-    answer: &Answer,
-    records: &[(String, Value)],
-    names: &mut HashMap<String, String>,
-) -> Result<(), String> {
+/// Replays a file whose records go to Kafka; answers every deviation, the records that are due and the captured names.
+pub(crate) async fn replay_to_kafka(file: &str, server: &Server) -> (Vec<String>, Vec<Due>, Names) {
+    let (mut names, mut problems, mut due) = (Names::new(), Vec::new(), Vec::new());
+    for case in load(file) {
+        let path = fill(&case.path, &names);
+        let body = fill(&case.body, &names);
+        let answer = server.send(&case.method, &path, &case.headers, body).await;
+        match check(file, &case, &answer, &mut names) {
+            Ok(expected) => due.extend(expected.records.into_iter().map(|(topic, value)| Due {
+                case: format!("{file} / {}", case.name),
+                topic,
+                value,
+            })),
+            Err(problem) => problems.push(format!("{file} / {}: {problem}", case.name)),
+        }
+    }
+    (problems, due, names)
+}
+
+/// Compares status, headers and body; answers what was expected.
+fn check(file: &str, case: &Case, answer: &Answer, names: &mut Names) -> Result<Expected, String> {
     for (name, field) in &case.captures {
         let captured = answer.body[field.trim_start_matches("$.")].as_str();
         let captured = captured.ok_or_else(|| format!("no {field} to capture"))?;
@@ -62,14 +88,18 @@ fn check(
         }
     }
     same(&expected.body, &answer.body, names).map_err(|problem| format!("body{problem}"))?;
-    if records.len() != expected.records.len() {
-        return Err(format!(
-            "{} records instead of {}",
-            records.len(),
-            expected.records.len()
-        ));
+    Ok(expected)
+}
+
+fn check_records(
+    expected: &[(String, Value)],
+    records: &[(String, Value)],
+    names: &Names,
+) -> Result<(), String> {
+    if records.len() != expected.len() {
+        return Err(format!("{} records instead of {}", records.len(), expected.len()));
     }
-    for ((topic, value), (expected_topic, expected_value)) in records.iter().zip(&expected.records) {
+    for ((topic, value), (expected_topic, expected_value)) in records.iter().zip(expected) {
         if topic != expected_topic {
             return Err(format!("a record for {topic} instead of {expected_topic}"));
         }
@@ -79,14 +109,14 @@ fn check(
 }
 
 /// `{{name}}` replaced by what was captured under that name.
-fn fill(text: &str, names: &HashMap<String, String>) -> String {
+fn fill(text: &str, names: &Names) -> String {
     names.iter().fold(text.to_owned(), |text, (name, value)| {
         text.replace(&format!("{{{{{name}}}}}"), value)
     })
 }
 
 /// Compares with placeholders; the error says where they differ.
-fn same(expected: &Value, answered: &Value, names: &HashMap<String, String>) -> Result<(), String> {
+pub(crate) fn same(expected: &Value, answered: &Value, names: &Names) -> Result<(), String> {
     match (expected, answered) {
         (Value::Object(wanted), Value::Object(got)) => {
             if let Some(key) = got.keys().find(|key| !wanted.contains_key(*key)) {
@@ -111,7 +141,7 @@ fn same(expected: &Value, answered: &Value, names: &HashMap<String, String>) -> 
     }
 }
 
-fn fits(wanted: &str, got: &str, names: &HashMap<String, String>) -> bool {
+fn fits(wanted: &str, got: &str, names: &Names) -> bool {
     match wanted {
         "{{lastUpdate}}" => is_last_update(got),
         "{{uuid}}" => Uuid::parse_str(got).is_ok_and(|id| matches!(id.get_version_num(), 4 | 7)),

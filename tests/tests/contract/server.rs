@@ -80,11 +80,24 @@ impl Server {
         // Only the background work, which does not run here, would publish.
         let api = Api::new(config, store.clone(), Arc::new(NoKafka));
         tokio::spawn(api.serve(listener, stop.clone(), TaskTracker::new()));
+        Self::at(address, url, store, stop).await
+    }
+
+    /// A client to an API that serves that database at `address`; `stop` ends it.
+    pub(crate) async fn at(
+        address: std::net::SocketAddr,
+        url: &str,
+        store: Store,
+        stop: CancellationToken,
+    ) -> Self {
         let (database, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         Self {
             address,
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            // A connection a request: one on which a body was refused unread is closed behind its answer.
+            client: Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build_http(),
             store,
             database,
             position: AtomicI64::new(0),
