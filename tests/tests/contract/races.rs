@@ -53,7 +53,11 @@ async fn of_many_creations_of_one_name_one_succeeds_and_the_others_conflict() {
 async fn batches_that_share_names_in_opposite_orders_conflict_and_never_fail() {
     let server = server().await;
     let statuses = at_once(&server, |number| {
-        let (first, second) = if number % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        let (first, second) = if number.is_multiple_of(2) {
+            ("a", "b")
+        } else {
+            ("b", "a")
+        };
         let body = json!({"materials": [{"name": first}, {"name": second}]});
         ("POST", "/materials/many-materials".into(), body)
     })
@@ -171,7 +175,7 @@ async fn of_many_materials_that_are_renamed_to_one_name_one_gets_it() {
 /// Bodies of `{"id":1}` and `{"id":2}` in alternating order: locks that are taken in the order of the body would
 /// wait for each other.
 fn pair(number: usize, list: &str, item: impl Fn(i32) -> Value) -> Value {
-    let (first, second) = if number % 2 == 0 { (1, 2) } else { (2, 1) };
+    let (first, second) = if number.is_multiple_of(2) { (1, 2) } else { (2, 1) };
     json!({ list: [item(first), item(second)] })
 }
 
@@ -237,7 +241,7 @@ async fn what_is_deleted_while_it_is_linked_leaves_no_link() {
     for deleted in ["/materials/1", "/part-information/1"] {
         let statuses = at_once(&server, |number| match number % 10 {
             9 => ("DELETE", deleted.into(), json!(null)),
-            n if n % 2 == 0 => (
+            n if n.is_multiple_of(2) => (
                 "POST",
                 "/materials/1/part-informations".into(),
                 json!({"partInformationIds": [1]}),
@@ -316,7 +320,11 @@ async fn a_price_that_is_set_and_deleted_at_once_is_there_or_not_as_its_last_rec
     let server = server().await;
     let statuses = at_once(&server, |number| {
         let body = json!({"price": 5, "date": "15/02/2020"});
-        let method = if number % 2 == 0 { "POST" } else { "DELETE" };
+        let method = if number.is_multiple_of(2) {
+            "POST"
+        } else {
+            "DELETE"
+        };
         (method, "/materials/prices/1".into(), body)
     })
     .await;
