@@ -1,9 +1,13 @@
 //! What the front can be told, with safe defaults.
 
+mod acl;
+
 use serde::Deserialize;
 use shopfloor_runtime::Problem;
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::problem::check_range;
+
+pub use acl::{Access, AclConfig, RefusedPublish, RuleConfig};
 
 /// The MQTT front.
 #[derive(Debug, Clone, Deserialize)]
@@ -36,6 +40,7 @@ pub struct BrokerConfig {
     pub retained: RetainedConfig,
     pub fanout: FanoutConfig,
     pub auth: AuthConfig,
+    pub acl: AclConfig,
 }
 
 /// What is kept for a client.
@@ -118,6 +123,7 @@ impl Default for BrokerConfig {
             retained: RetainedConfig::default(),
             fanout: FanoutConfig::default(),
             auth: AuthConfig::default(),
+            acl: AclConfig::default(),
         }
     }
 }
@@ -219,6 +225,7 @@ impl BrokerConfig {
         self.retained.problems(&format!("{at}.retained"), out);
         self.fanout.problems(&format!("{at}.fanout"), out);
         self.auth.problems(&format!("{at}.auth"), out);
+        self.acl.problems(&format!("{at}.acl"), out);
     }
 }
 

@@ -30,8 +30,13 @@ impl Front {
         }
     }
 
-    /// Binds the configured listeners, so that their addresses are known and their errors seen before serving.
+    /// Binds the configured listeners and reads the files that the configuration names, so that addresses are known
+    /// and errors seen before serving.
     pub async fn bind(&self) -> io::Result<Vec<Listener>> {
+        self.hub
+            .acl
+            .load(&self.hub.config.acl)
+            .map_err(io::Error::other)?;
         let mut listeners = Vec::new();
         for config in &self.hub.config.listeners {
             listeners.push(Listener::bind("mqtt", config.clone()).await?);

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticator;
+use crate::auth::acl::Acl;
 use crate::codec::SubscribeOptions;
 use crate::config::BrokerConfig;
 use crate::fanout::Fanout;
@@ -24,6 +25,7 @@ pub(crate) struct Hub {
     pub(crate) config: BrokerConfig,
     pub(crate) tap: Arc<dyn Tap>,
     pub(crate) auth: Authenticator,
+    pub(crate) acl: Acl,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) retained: Retained,
     pub(crate) fanout: Fanout,
@@ -46,6 +48,7 @@ impl Hub {
     pub(crate) fn new(config: BrokerConfig, tap: Arc<dyn Tap>, stop: CancellationToken) -> Self {
         Self {
             auth: Authenticator::new(&config.auth),
+            acl: Acl::new(&config.acl),
             subscriptions: Subscriptions::default(),
             retained: Retained::new(config.retained.clone()),
             fanout: Fanout::new(config.fanout.clone()),

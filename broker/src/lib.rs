@@ -6,7 +6,7 @@
 //! - [`front`]: listeners in, connections served, drained at the end.
 //! - `codec/`: the one place that knows MQTT's bytes.
 //! - `connection/`: one device connection: CONNECT, batches, acknowledgements, subscriptions, its end.
-//! - `auth`: who a client is.
+//! - `auth/`: who a client is, and what it may do.
 //! - `registry`, `session`, `mailbox`: sessions by client id; what is remembered of one; what waits for it.
 //! - [`tap`]: the seam towards whatever makes messages durable.
 //! - `hub`: what all connections share, and the way of a stored message to subscribers:

@@ -12,6 +12,8 @@ const CONNECTED: &str = "shopfloor_mqtt_clients_connected";
 const REFUSED_TOTAL: &str = "shopfloor_mqtt_connects_refused_total";
 const CLOSED_TOTAL: &str = "shopfloor_mqtt_connections_closed_total";
 const STALLED_TOTAL: &str = "shopfloor_mqtt_store_busy_total";
+const PUBLISHES_REFUSED_TOTAL: &str = "shopfloor_mqtt_publishes_refused_total";
+const SUBSCRIBES_REFUSED_TOTAL: &str = "shopfloor_mqtt_subscribes_refused_total";
 const RETAINED: &str = "shopfloor_mqtt_retained_messages";
 const ROUTER_RESTARTS_TOTAL: &str = "shopfloor_mqtt_router_restarts_total";
 
@@ -47,6 +49,14 @@ pub fn describe() {
     describe_counter!(
         STALLED_TOTAL,
         "Batches that had to wait because the store had no room."
+    );
+    describe_counter!(
+        PUBLISHES_REFUSED_TOTAL,
+        "Messages from clients that were not taken, by reason."
+    );
+    describe_counter!(
+        SUBSCRIBES_REFUSED_TOTAL,
+        "Topic filters that were refused or revoked, by reason."
     );
     describe_gauge!(RETAINED, "Retained messages.");
     describe_counter!(
@@ -100,6 +110,14 @@ pub(crate) fn dropped(reason: &'static str) {
 
 pub(crate) fn refused(reason: &'static str) {
     counter!(REFUSED_TOTAL, "reason" => reason).increment(1);
+}
+
+pub(crate) fn publish_refused(reason: &'static str) {
+    counter!(PUBLISHES_REFUSED_TOTAL, "reason" => reason).increment(1);
+}
+
+pub(crate) fn subscribe_refused(reason: &'static str) {
+    counter!(SUBSCRIBES_REFUSED_TOTAL, "reason" => reason).increment(1);
 }
 
 pub(crate) fn closed(reason: &'static str) {

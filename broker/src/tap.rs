@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::auth::acl::Who;
+
 /// One application message as a device published it. The slices share the connection's read buffer.
 #[derive(Debug, Clone)]
 pub struct Published {
@@ -38,6 +40,15 @@ pub struct Publisher {
     pub address: IpAddr,
     /// True for MQTT 5.
     pub v5: bool,
+}
+
+impl Publisher {
+    pub(crate) fn who(&self) -> Who<'_> {
+        Who {
+            user: self.user.as_deref(),
+            client_id: &self.client_id,
+        }
+    }
 }
 
 /// MQTT 5 publish properties carried past the front.

@@ -21,6 +21,8 @@ pub(crate) enum Close {
     NotStored,
     #[error("the client did not keep up with its subscriptions")]
     QueueFull,
+    #[error("the client published to a topic that it may not publish to")]
+    PublishRefused,
     #[error("the client did not read")]
     WriteStalled,
 }
@@ -36,6 +38,7 @@ impl Close {
             Self::ShutDown => Some(reason::SERVER_SHUTTING_DOWN),
             Self::NotStored => Some(reason::UNSPECIFIED),
             Self::QueueFull => Some(reason::QUOTA_EXCEEDED),
+            Self::PublishRefused => Some(reason::NOT_AUTHORIZED),
         }
     }
 
@@ -58,6 +61,7 @@ impl Close {
             Self::ShutDown => "shut_down",
             Self::NotStored => "not_stored",
             Self::QueueFull => "queue_full",
+            Self::PublishRefused => "publish_refused",
             Self::WriteStalled => "write_stalled",
         }
     }

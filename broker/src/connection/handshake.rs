@@ -30,12 +30,12 @@ pub(crate) struct Admitted {
     pub(crate) out: BytesMut,
     pub(crate) session: Arc<Session>,
     pub(crate) state: OwnedMutexGuard<SessionState>,
-    pub(crate) publisher: Arc<Publisher>,
 }
 
 /// What the client asked for and may do.
 #[derive(Debug)]
 pub(crate) struct Client {
+    pub(crate) publisher: Arc<Publisher>,
     pub(crate) protocol: Protocol,
     /// Longest silence; `None` is no limit.
     pub(crate) silence: Option<Duration>,
@@ -220,28 +220,45 @@ async fn admit(
         })?;
     let assigned = assign_client_id(&mut connect)
         .map_err(|error| refused("client_id", reason::CLIENT_ID_INVALID, error.to_owned()))?;
-    let expiry_s = session_expiry_s(&connect, hub.config.session.max_expiry_s);
-    let (session, mut state, present) = open_session(hub, &connect).await?;
     let publisher = Arc::new(Publisher {
         client_id: connect.client_id.clone(),
         user,
         address: peer.ip(),
         v5: protocol == Protocol::V5,
     });
+    if let Some(will) = &connect.will {
+        check_will(hub, &publisher, will.topic.as_str())
+            .map_err(|(kind, reason, error)| refused(kind, reason, error.to_owned()))?;
+    }
+    let expiry_s = session_expiry_s(&connect, hub.config.session.max_expiry_s);
+    let (session, mut state, present) = open_session(hub, &connect).await?;
     state.expiry_s = expiry_s;
     state.will = connect
         .will
         .take()
         .map(|will| PendingWill::new(will, Arc::clone(&publisher)));
-    let (client, out) = connack(hub, &connect, assigned, present, expiry_s);
+    let (client, out) = connack(hub, &connect, publisher, assigned, present, expiry_s);
     Ok(Admitted {
         client,
         input,
         out,
         session,
         state,
-        publisher,
     })
+}
+
+/// A will is a publish that its client cannot be told of later.
+fn check_will(hub: &Hub, publisher: &Publisher, topic: &str) -> Result<(), (&'static str, u8, &'static str)> {
+    let limits = &hub.config;
+    if !crate::topics::within_limits(topic, limits.max_topic_bytes, limits.max_topic_levels) {
+        let error = "the will's topic is over the limits";
+        return Err(("will_topic_limits", reason::TOPIC_NAME_INVALID, error));
+    }
+    if !hub.acl.may_publish(&publisher.who(), topic) {
+        let error = "the client may not publish to its will's topic";
+        return Err(("will_not_authorized", reason::NOT_AUTHORIZED, error));
+    }
+    Ok(())
 }
 
 /// True where the client gave none and got one.
@@ -313,7 +330,14 @@ async fn open_session(hub: &Arc<Hub>, connect: &Connect) -> Result<Opened, Refus
     }
 }
 
-fn connack(hub: &Hub, connect: &Connect, assigned: bool, present: bool, expiry_s: u32) -> (Client, BytesMut) {
+fn connack(
+    hub: &Hub,
+    connect: &Connect,
+    publisher: Arc<Publisher>,
+    assigned: bool,
+    present: bool,
+    expiry_s: u32,
+) -> (Client, BytesMut) {
     let config = &hub.config;
     let v5 = connect.protocol == Protocol::V5;
     let longest_s = config.max_keep_alive_s;
@@ -334,6 +358,7 @@ fn connack(hub: &Hub, connect: &Connect, assigned: bool, present: bool, expiry_s
     let mut out = BytesMut::with_capacity(64);
     encode::connack(&mut out, connect.protocol, &connack);
     let client = Client {
+        publisher,
         protocol: connect.protocol,
         silence: (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1500)),
         receive_maximum: connect.receive_maximum,

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use super::close::Close;
 use crate::codec::{DecodeError, Publish, reason};
+use crate::config::RefusedPublish;
 use crate::hub::Hub;
 use crate::message::{Message, now_ms};
+use crate::metrics;
 use crate::session::{Received, SessionState};
 use crate::tap::{Published, Publisher, Topic};
 
@@ -48,6 +51,7 @@ pub(crate) struct Intake {
     received: [u64; 3],
     received_bytes: u64,
     last_topic: Option<LastTopic>,
+    last_permitted: Option<LastPermitted>,
 }
 
 /// Devices publish on few topics: whether the last one has subscribers is remembered until subscriptions change.
@@ -56,6 +60,20 @@ struct LastTopic {
     topic: Topic,
     generation: u64,
     subscribed: bool,
+}
+
+/// The same for the access rules.
+#[derive(Debug)]
+struct LastPermitted {
+    topic: Topic,
+    generation: u64,
+}
+
+/// Why the front does not take a publish.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    reason: u8,
+    kind: &'static str,
 }
 
 impl Intake {
@@ -69,6 +87,7 @@ impl Intake {
             received: [0; 3],
             received_bytes: 0,
             last_topic: None,
+            last_permitted: None,
         }
     }
 
@@ -103,25 +122,29 @@ impl Intake {
         hub: &Hub,
         state: &mut SessionState,
         publish: Publish,
-    ) -> Result<Option<Batch>, DecodeError> {
+    ) -> Result<Option<Batch>, Close> {
         self.count(&publish);
         let topic = self.resolve_alias(hub, publish.topic, publish.topic_alias)?;
-        let limits = &hub.config;
         let mut owed = Owed {
             packet_id: publish.packet_id,
             qos: publish.qos,
             answer: Answer::Verdict,
         };
-        if !crate::topics::within_limits(topic.as_str(), limits.max_topic_bytes, limits.max_topic_levels)
-            || topic.as_str().starts_with('$')
-        {
-            owed.answer = Answer::Fixed(reason::TOPIC_NAME_INVALID);
-        } else if publish.qos == 2 {
-            match state.received.get(&publish.packet_id) {
-                // Its acknowledgement is under way already.
-                Some(Received::Pending) => return Ok(None),
-                Some(Received::Stored) => owed.answer = Answer::Fixed(reason::SUCCESS),
-                None => drop(state.received.insert(publish.packet_id, Received::Pending)),
+        let known = (publish.qos == 2)
+            .then(|| state.received.get(&publish.packet_id))
+            .flatten();
+        match known {
+            // Its acknowledgement is under way already.
+            Some(Received::Pending) => return Ok(None),
+            Some(Received::Stored) => owed.answer = Answer::Fixed(reason::SUCCESS),
+            None => {
+                if let Some(refusal) = self.refusal(hub, &topic) {
+                    metrics::publish_refused(refusal.kind);
+                    self.check_refusal(hub, publish.qos, refusal)?;
+                    owed.answer = Answer::Fixed(refusal.reason);
+                } else if publish.qos == 2 {
+                    state.received.insert(publish.packet_id, Received::Pending);
+                }
             }
         }
         if owed.answer != Answer::Verdict {
@@ -149,6 +172,50 @@ impl Intake {
         self.batch.messages.push(message);
         self.batch.owed.push(owed);
         Ok(full)
+    }
+
+    fn refusal(&mut self, hub: &Hub, topic: &Topic) -> Option<Refusal> {
+        let (name, limits) = (topic.as_str(), &hub.config);
+        let refusal = |reason, kind| Some(Refusal { reason, kind });
+        if !crate::topics::within_limits(name, limits.max_topic_bytes, limits.max_topic_levels) {
+            return refusal(reason::TOPIC_NAME_INVALID, "topic_limits");
+        }
+        if name.starts_with('$') {
+            return refusal(reason::TOPIC_NAME_INVALID, "reserved_topic");
+        }
+        if !self.is_permitted(hub, topic) {
+            return refusal(reason::NOT_AUTHORIZED, "not_authorized");
+        }
+        None
+    }
+
+    /// 3.1.1 has no code for a refused publish: an acknowledgement would say that the message is safe.
+    fn check_refusal(&self, hub: &Hub, qos: u8, refusal: Refusal) -> Result<(), Close> {
+        if self.publisher.v5 || qos == 0 || refusal.reason != reason::NOT_AUTHORIZED {
+            return Ok(());
+        }
+        match hub.config.acl.refused_publish_v311 {
+            RefusedPublish::Close => Err(Close::PublishRefused),
+            RefusedPublish::Acknowledge => Ok(()),
+        }
+    }
+
+    fn is_permitted(&mut self, hub: &Hub, topic: &Topic) -> bool {
+        let generation = hub.acl.generation();
+        if let Some(last) = &self.last_permitted
+            && last.generation == generation
+            && last.topic == *topic
+        {
+            return true;
+        }
+        let permitted = hub.acl.may_publish(&self.publisher.who(), topic.as_str());
+        if permitted {
+            self.last_permitted = Some(LastPermitted {
+                topic: Topic::from(topic.as_str()),
+                generation,
+            });
+        }
+        permitted
     }
 
     fn resolve_alias(&mut self, hub: &Hub, topic: Topic, alias: Option<u16>) -> Result<Topic, DecodeError> {

@@ -112,11 +112,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             out,
             session,
             state,
-            publisher,
         } = admitted;
         let now = Instant::now();
         Self {
-            intake: Intake::new(publisher, session.key),
+            intake: Intake::new(Arc::clone(&client.publisher), session.key),
             acks: Acks::default(),
             outgoing: Outgoing::new(),
             last_read: now,
@@ -263,6 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             outgoing,
             ..
         } = self;
+        outgoing.check_access(hub, client, session, state);
         outgoing.deliver(hub, client, session, state, out, MAX_OUT_BYTES);
     }
 
@@ -376,7 +376,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Packet::PubRel(ack) => outgoing::pubrel(client, state, ack, out),
             Packet::PubComp(ack) => outgoing::pubcomp(state, ack),
             Packet::Subscribe(subscribe) => {
-                subscribe::subscribe(hub, client, session, state, subscribe, out)?
+                self.outgoing.subscriptions_changed();
+                subscribe::subscribe(hub, client, session, state, subscribe, out)?;
             }
             Packet::Unsubscribe(unsubscribe) => {
                 subscribe::unsubscribe(hub, client, session, state, &unsubscribe, out)?;

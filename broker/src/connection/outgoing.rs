@@ -1,10 +1,12 @@
 //! Messages from the session's mailbox to the client, and the client's acknowledgements of them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::handshake::Client;
+use super::subscribe;
 use crate::codec::encode::{self, AckKind};
 use crate::codec::{Ack, DecodeError, Protocol, reason};
 use crate::hub::Hub;
@@ -19,6 +21,10 @@ pub(crate) struct Outgoing {
     aliases: HashMap<String, u16>,
     /// The mailbox may have more.
     pub(crate) mail: bool,
+    /// Generation of the access rules that the subscriptions were held to; `None` where they are to be looked at.
+    checked: Option<u64>,
+    /// Not all that comes may be delivered.
+    screened: bool,
 }
 
 impl Outgoing {
@@ -26,12 +32,45 @@ impl Outgoing {
         Self {
             aliases: HashMap::new(),
             mail: true,
+            checked: None,
+            screened: false,
         }
     }
 
     /// Whether a further QoS 1 or 2 message may be sent.
     pub(crate) fn has_window(hub: &Hub, client: &Client, state: &SessionState) -> bool {
         state.inflight.len() < usize::from(client.receive_maximum.min(hub.config.session.max_inflight))
+    }
+
+    /// The subscriptions have changed.
+    pub(crate) fn subscriptions_changed(&mut self) {
+        self.checked = None;
+    }
+
+    /// Holds the subscriptions to the access rules, where either has changed.
+    pub(crate) fn check_access(
+        &mut self,
+        hub: &Hub,
+        client: &Client,
+        session: &Arc<Session>,
+        state: &mut SessionState,
+    ) {
+        let rules = hub.acl.generation();
+        if self.checked != Some(rules) {
+            // What waits may have come under other rules: once screened, always screened.
+            let changed = self.checked.is_some();
+            self.screened |= subscribe::revoke(hub, client, session, state) || changed;
+            self.checked = Some(rules);
+        }
+    }
+
+    fn may_receive(&self, hub: &Hub, client: &Client, delivery: &Delivery) -> bool {
+        let topic = &delivery.message.topic;
+        if !self.screened || hub.acl.may_receive(&client.publisher.who(), topic.as_str()) {
+            return true;
+        }
+        metrics::dropped("not_authorized");
+        false
     }
 
     /// Sends again what the client had not acknowledged when it left.
@@ -75,6 +114,9 @@ impl Outgoing {
                 self.mail = false;
                 break;
             };
+            if !self.may_receive(hub, client, &delivery) {
+                continue;
+            }
             if delivery.qos == 0 {
                 sent += u64::from(self.send(client, out, &delivery, 0, false));
                 continue;

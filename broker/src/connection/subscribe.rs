@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::handshake::Client;
+use crate::auth::acl::MaySubscribe;
 use crate::codec::encode;
 use crate::codec::{DecodeError, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, reason};
 use crate::hub::Hub;
+use crate::metrics;
 use crate::session::{Session, SessionState, Subscribed};
 use crate::subscriptions::Subscription;
 use crate::topics;
@@ -27,8 +29,11 @@ pub(crate) fn subscribe(
     let mut retained = Vec::new();
     let mut codes = Vec::with_capacity(subscribe.filters.len());
     for (filter, options) in &subscribe.filters {
-        codes.push(match refusal(hub, state, filter) {
-            Some(reason) => reason,
+        codes.push(match refusal(hub, client, state, filter) {
+            Some((reason, kind)) => {
+                metrics::subscribe_refused(kind);
+                reason
+            }
             None => {
                 let subscribed = Subscribed {
                     options: *options,
@@ -79,14 +84,45 @@ fn check(filter: &str, options: SubscribeOptions) -> Result<(), DecodeError> {
     }
 }
 
-/// Filters that are over this server's limits are refused one by one.
-fn refusal(hub: &Hub, state: &SessionState, filter: &str) -> Option<u8> {
+/// Filters that are over this server's limits or not for this client are refused one by one.
+fn refusal(hub: &Hub, client: &Client, state: &SessionState, filter: &str) -> Option<(u8, &'static str)> {
     if !topics::within_limits(filter, hub.config.max_topic_bytes, hub.config.max_topic_levels) {
-        return Some(reason::TOPIC_FILTER_INVALID);
+        return Some((reason::TOPIC_FILTER_INVALID, "topic_limits"));
+    }
+    if hub.acl.may_subscribe(&client.publisher.who(), filter) == MaySubscribe::No {
+        return Some((reason::NOT_AUTHORIZED, "not_authorized"));
     }
     let full =
         state.filters.len() >= hub.config.session.max_subscriptions && !state.filters.contains_key(filter);
-    full.then_some(reason::QUOTA_EXCEEDED)
+    full.then_some((reason::QUOTA_EXCEEDED, "too_many"))
+}
+
+/// Removes the subscriptions that the access rules permit no more. True where each delivery is to be checked: one
+/// was removed, or one that stays selects topics that are denied.
+pub(crate) fn revoke(hub: &Hub, client: &Client, session: &Arc<Session>, state: &mut SessionState) -> bool {
+    let mut in_part = false;
+    let mut revoked = Vec::new();
+    for filter in state.filters.keys() {
+        match hub.acl.may_subscribe(&client.publisher.who(), filter) {
+            MaySubscribe::All => {}
+            MaySubscribe::Some => in_part = true,
+            MaySubscribe::No => revoked.push(filter.clone()),
+        }
+    }
+    for filter in &revoked {
+        tracing::info!(
+            client = session.client_id,
+            filter,
+            "subscription revoked by the access rules"
+        );
+        metrics::subscribe_refused("revoked");
+        state.filters.remove(filter);
+        hub.subscriptions.remove(filter, session.key);
+    }
+    if !revoked.is_empty() {
+        hub.fanout.update(session, &state.filters);
+    }
+    in_part || !revoked.is_empty()
 }
 
 fn wants_retained(options: SubscribeOptions, new: bool) -> bool {

@@ -1,4 +1,9 @@
-//! Who a client is.
+//! Who a client is, and what it may do.
+//!
+//! - this file: who it is.
+//! - [`acl`]: what it may publish and subscribe to.
+
+pub(crate) mod acl;
 
 use std::collections::HashMap;
 
