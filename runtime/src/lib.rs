@@ -5,6 +5,7 @@
 //! - [`proxy`]: the PROXY protocol header in front of a connection, Required or Rejected.
 //! - [`stream`]: an accepted connection, with the bytes read ahead of it and its place among the open ones.
 //! - [`accept`]: the one accept loop: permit, PROXY header under a deadline, then the server's own handler.
+//! - [`jwks`]: tokens of an identity provider, and the keys that prove them.
 //! - [`admin`]: `/live`, `/ready` and `/metrics` on a listener of their own.
 //! - [`telemetry`]: logs and the metrics recorder.
 //! - [`shutdown`]: signals to a cancellation token, and the drain under a deadline.
@@ -15,6 +16,7 @@
 
 pub mod accept;
 pub mod admin;
+pub mod jwks;
 pub mod metrics;
 pub mod problem;
 pub mod proxy;

@@ -4,6 +4,7 @@ use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 const CONNECTIONS: &str = "shopfloor_connections";
 const ACCEPTED_TOTAL: &str = "shopfloor_connections_accepted_total";
+const KEY_FETCHES_TOTAL: &str = "shopfloor_jwks_fetches_total";
 const REFUSED_TOTAL: &str = "shopfloor_connections_refused_total";
 
 /// Registers the HELP texts; call once the recorder stands.
@@ -14,6 +15,10 @@ pub fn describe() {
         REFUSED_TOTAL,
         "Connections closed before the server saw them, by listener and reason."
     );
+    describe_counter!(
+        KEY_FETCHES_TOTAL,
+        "Fetches of an identity provider's keys, by outcome (ok, failed)."
+    );
 }
 
 pub(crate) fn accepted(listener: &'static str) {
@@ -23,6 +28,11 @@ pub(crate) fn accepted(listener: &'static str) {
 
 pub(crate) fn closed(listener: &'static str) {
     gauge!(CONNECTIONS, "listener" => listener).decrement(1.0);
+}
+
+pub(crate) fn keys_fetched(ok: bool) {
+    let outcome = if ok { "ok" } else { "failed" };
+    counter!(KEY_FETCHES_TOTAL, "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn refused(listener: &'static str, reason: &'static str) {
