@@ -20,6 +20,9 @@ pub enum Error {
     NotFoundNamed(String),
     #[error("{0}")]
     Conflict(String),
+    /// The resource is not as `If-Match` or `If-None-Match` wants it.
+    #[error("{0}")]
+    PreconditionFailed(String),
     #[error("request entity too large")]
     TooLarge,
     #[error("{0}")]
@@ -52,6 +55,7 @@ impl Error {
             Self::Refused(_) => "refused",
             Self::NotFound(_) | Self::NotFoundNamed(_) => "not_found",
             Self::Conflict(_) => "conflict",
+            Self::PreconditionFailed(_) => "precondition_failed",
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia(_) => "unsupported_media",
             Self::Unauthorized => "unauthorized",

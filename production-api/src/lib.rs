@@ -15,6 +15,7 @@
 //! - [`store`]: Postgres. The only folder that names tokio-postgres.
 //! - `validate`: bodies to commands, with the original's texts; `js` has the conversions that they imply.
 //!   [`telemetry`] holds the rules of a valid batch.
+//! - `conditions`: entity tags, `If-Match` and `If-None-Match`.
 //! - `model`: the entities as clients and Kafka see them.
 //! - [`error`]: what went wrong, in the domain's terms.
 //! - [`metrics`]: every metric.
@@ -32,6 +33,7 @@ pub mod telemetry;
 
 mod api;
 mod body;
+mod conditions;
 mod js;
 mod model;
 mod openapi;

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
+use crate::conditions::{Conditions, EntityTag};
 use crate::error::Error;
 use crate::metrics;
 use crate::store::StoreError;
@@ -15,7 +16,7 @@ const RETRY_AFTER_S: u32 = 2;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-/// Rows of a list that are written at once, where so many are there already.
+/// Rows of a list that are written at once, where so many are there already. A list of fewer is one body.
 const ROWS_PER_CHUNK: usize = 256;
 
 /// `value` as a JSON body.
@@ -33,19 +34,49 @@ pub(crate) fn ok(value: &impl Serialize) -> Response {
     json(StatusCode::OK, value)
 }
 
+/// What GET answers: the value with its entity tag, or 304 where the client has it.
+pub(crate) fn representation(conditions: &Conditions, value: &impl Serialize) -> Result<Response, Error> {
+    let body = serde_json::to_vec(value).map_err(StoreError::from)?;
+    let tag = EntityTag::of_body(&body);
+    let response = if conditions.is_unmodified(&tag)? {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(header::CONTENT_TYPE, JSON)], body).into_response()
+    };
+    Ok(tagged(response, &tag))
+}
+
+/// What a change of one resource answers, with the entity tag of what GET would answer now.
+pub(crate) fn changed(written: &impl Serialize, now: &impl Serialize) -> Result<Response, Error> {
+    Ok(tagged(ok(written), &EntityTag::of(now)?))
+}
+
+fn tagged(mut response: Response, tag: &EntityTag) -> Response {
+    if let Some(tag) = tag.to_header() {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
 pub(crate) fn created(value: &impl Serialize) -> Response {
     json(StatusCode::CREATED, value)
 }
 
-/// Rows as a JSON list, written as they come. A failure before the first is an answer of its own; after it, the
-/// answer breaks off.
+/// Rows as a JSON list: a short one whole and with its entity tag, a long one written as the rows come. A failure
+/// among the first rows is an answer of its own; after them, the answer breaks off.
 pub(crate) async fn list<T: Serialize + Send + 'static>(
+    conditions: &Conditions,
     rows: impl Stream<Item = Result<T, StoreError>> + Send + 'static,
 ) -> Result<Response, Error> {
-    let mut rows = Box::pin(rows.peekable());
-    if let Some(Err(error)) = rows.as_mut().next_if(Result::is_err).await {
-        return Err(error.into());
+    let mut rows = Box::pin(rows);
+    let mut first = Vec::new();
+    while first.len() < ROWS_PER_CHUNK {
+        match rows.next().await {
+            Some(row) => first.push(row?),
+            None => return representation(conditions, &first),
+        }
     }
+    let rows = stream::iter(first).map(Ok).chain(rows);
     let mut separator: &[u8] = b"";
     let chunks = rows.ready_chunks(ROWS_PER_CHUNK).map(move |rows| {
         let mut chunk = Vec::new();
@@ -112,6 +143,7 @@ impl Error {
             Self::Fields(_) | Self::Malformed(_) | Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) | Self::NotFoundNamed(_) => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -137,7 +169,9 @@ impl IntoResponse for Error {
         }
         let mut response = match self {
             Self::Fields(messages) => shape_b(status, messages),
-            Self::Malformed(message) | Self::NotFoundNamed(message) => shape_b(status, message),
+            Self::Malformed(message) | Self::NotFoundNamed(message) | Self::PreconditionFailed(message) => {
+                shape_b(status, message)
+            }
             Self::Store { .. } if status == StatusCode::INTERNAL_SERVER_ERROR => {
                 shape_a(status, "Internal server error")
             }

@@ -23,7 +23,7 @@ use crate::api::Api;
 use crate::error::Error;
 use crate::rate_limit::RateLimit;
 use crate::reply::shape_a;
-use crate::{body, metrics, openapi, rate_limit, routes};
+use crate::{body, conditions, metrics, openapi, rate_limit, routes};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -83,6 +83,7 @@ fn public(api: &Api) -> Router {
         .layer(from_fn_with_state(limit, rate_limit::limit));
     routes::public(api.clone())
         // Behind the router's match, so that the label is the route and not the path.
+        .route_layer(from_fn(conditions::refuse_elsewhere))
         .route_layer(from_fn(measure))
         .layer(layers)
 }

@@ -8,7 +8,7 @@
 //! - [`database`]: what a test asks the database, past the API.
 //! - [`telemetry`]: the production API inside the test, and a gateway that posts telemetry to it.
 //! - [`python`]: the clients that are not ours: the migration client's reader, paho-mqtt's publisher.
-//! - [`http`]: a REST client that can choose its own address.
+//! - [`http`]: a REST client that can choose its own address. [`rest`]: the API inside the test and a client to it.
 //! - [`server`]: one process of the `shopfloor` binary; [`api`] and [`gateway`] are its two kinds of servers.
 //! - [`stack`]: all of it behind HAProxy, as `make up` runs it.
 //! - [`simulator`], [`publisher`]: machines, ours and third parties'; each says what was acknowledged.
@@ -27,6 +27,7 @@ pub mod postgres;
 pub mod publisher;
 pub mod python;
 pub mod repository;
+pub mod rest;
 pub mod server;
 pub mod simulator;
 pub mod stack;

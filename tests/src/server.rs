@@ -18,6 +18,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 pub struct Server {
     kind: &'static str,
     dir: PathBuf,
+    args: Vec<OsString>,
     admin: SocketAddr,
     process: Process,
 }
@@ -28,11 +29,18 @@ impl Server {
     pub(crate) fn spawn(kind: &'static str, dir: &Path, config: &str, admin: SocketAddr) -> Self {
         fs::create_dir_all(dir).expect("a directory for the server");
         fs::write(dir.join("config.toml"), config).expect("write the configuration");
+        let args = vec!["--config".into(), dir.join("config.toml").into()];
+        Self::with_args(kind, dir, args, admin)
+    }
+
+    /// The same with arguments alone; `dir` is for its log.
+    pub fn with_args(kind: &'static str, dir: &Path, args: Vec<OsString>, admin: SocketAddr) -> Self {
         Self {
             kind,
             dir: dir.to_owned(),
+            process: spawn(kind, dir, &args),
+            args,
             admin,
-            process: spawn(kind, dir),
         }
     }
 
@@ -63,7 +71,7 @@ impl Server {
     /// Starts the ended server again, with the same configuration.
     pub fn restart(&mut self) {
         assert!(!self.process.is_running(), "the {} still runs", self.kind);
-        self.process = spawn(self.kind, &self.dir);
+        self.process = spawn(self.kind, &self.dir, &self.args);
     }
 
     /// SIGTERM, as an operator's; asserts that it ends well.
@@ -78,16 +86,15 @@ impl Server {
     }
 }
 
-fn spawn(kind: &'static str, dir: &Path) -> Process {
+fn spawn(kind: &'static str, dir: &Path, own: &[OsString]) -> Process {
     // The binary takes every SHOPFLOOR_ variable as a setting; this one is the tests'.
-    let args: Vec<OsString> = vec![
+    let mut args: Vec<OsString> = vec![
         "-u".into(),
         "SHOPFLOOR_REQUIRE_REAL".into(),
         repository::binary().into(),
         kind.into(),
-        "--config".into(),
-        dir.join("config.toml").into(),
     ];
+    args.extend_from_slice(own);
     Process::spawn(Spec {
         part: kind,
         program: Path::new("env"),

@@ -5,16 +5,17 @@ use axum::extract::State;
 use super::Answer;
 use crate::api::Api;
 use crate::body::Payload;
+use crate::conditions::Conditions;
 use crate::path::Param;
 use crate::reply;
 use crate::validate::machine as validate;
 
-pub(crate) async fn list(State(api): State<Api>) -> Answer {
-    reply::list(api.store.machines().await?).await
+pub(crate) async fn list(State(api): State<Api>, conditions: Conditions) -> Answer {
+    reply::list(&conditions, api.store.machines().await?).await
 }
 
-pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {
-    Ok(reply::ok(&api.store.machine(param.id()?).await?))
+pub(crate) async fn get(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {
+    reply::representation(&conditions, &api.store.machine(param.id()?).await?)
 }
 
 /// The body says nothing, whatever it is.
@@ -28,8 +29,8 @@ pub(crate) async fn create_many(State(api): State<Api>, Payload(body): Payload) 
     Ok(reply::created(&api.store.create_machines(quantity).await?))
 }
 
-pub(crate) async fn delete(State(api): State<Api>, param: Param) -> Answer {
-    api.store.delete_machine(param.id()?).await?;
+pub(crate) async fn delete(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {
+    api.store.delete_machine(param.id()?, &conditions).await?;
     Ok(reply::no_content())
 }
 

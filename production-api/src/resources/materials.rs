@@ -5,16 +5,17 @@ use axum::extract::State;
 use super::Answer;
 use crate::api::Api;
 use crate::body::Payload;
+use crate::conditions::Conditions;
 use crate::path::Param;
 use crate::reply;
 use crate::validate::material as validate;
 
-pub(crate) async fn list(State(api): State<Api>) -> Answer {
-    reply::list(api.store.materials().await?).await
+pub(crate) async fn list(State(api): State<Api>, conditions: Conditions) -> Answer {
+    reply::list(&conditions, api.store.materials().await?).await
 }
 
-pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {
-    Ok(reply::ok(&api.store.material(param.id()?).await?))
+pub(crate) async fn get(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {
+    reply::representation(&conditions, &api.store.material(param.id()?).await?)
 }
 
 pub(crate) async fn create(State(api): State<Api>, Payload(body): Payload) -> Answer {
@@ -27,9 +28,15 @@ pub(crate) async fn create_many(State(api): State<Api>, Payload(body): Payload) 
     Ok(reply::created(&api.store.create_materials(&names).await?))
 }
 
-pub(crate) async fn update(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+pub(crate) async fn update(
+    State(api): State<Api>,
+    param: Param,
+    conditions: Conditions,
+    Payload(body): Payload,
+) -> Answer {
     let name = validate::update(&body)?;
-    Ok(reply::ok(&api.store.update_material(param.id()?, name).await?))
+    let written = api.store.update_material(param.id()?, name, &conditions).await?;
+    reply::changed(&written, &written.entity)
 }
 
 pub(crate) async fn update_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
@@ -37,8 +44,8 @@ pub(crate) async fn update_many(State(api): State<Api>, Payload(body): Payload) 
     Ok(reply::ok(&api.store.update_materials(&changes).await?))
 }
 
-pub(crate) async fn delete(State(api): State<Api>, param: Param) -> Answer {
-    api.store.delete_material(param.id()?).await?;
+pub(crate) async fn delete(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {
+    api.store.delete_material(param.id()?, &conditions).await?;
     Ok(reply::no_content())
 }
 

@@ -5,16 +5,17 @@ use axum::extract::State;
 use super::Answer;
 use crate::api::Api;
 use crate::body::Payload;
+use crate::conditions::Conditions;
 use crate::path::Param;
 use crate::reply;
 use crate::validate::part as validate;
 
-pub(crate) async fn list(State(api): State<Api>) -> Answer {
-    reply::list(api.store.parts().await?).await
+pub(crate) async fn list(State(api): State<Api>, conditions: Conditions) -> Answer {
+    reply::list(&conditions, api.store.parts().await?).await
 }
 
-pub(crate) async fn get(State(api): State<Api>, param: Param) -> Answer {
-    Ok(reply::ok(&api.store.part(param.id()?).await?))
+pub(crate) async fn get(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {
+    reply::representation(&conditions, &api.store.part(param.id()?).await?)
 }
 
 pub(crate) async fn create(State(api): State<Api>, Payload(body): Payload) -> Answer {
@@ -28,9 +29,15 @@ pub(crate) async fn create_many(State(api): State<Api>, Payload(body): Payload) 
     Ok(reply::created(&api.store.create_parts(&parts).await?))
 }
 
-pub(crate) async fn update(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
+pub(crate) async fn update(
+    State(api): State<Api>,
+    param: Param,
+    conditions: Conditions,
+    Payload(body): Payload,
+) -> Answer {
     let change = validate::update(&body)?;
-    Ok(reply::ok(&api.store.update_part(param.id()?, change).await?))
+    let (written, now) = api.store.update_part(param.id()?, change, &conditions).await?;
+    reply::changed(&written, &now)
 }
 
 pub(crate) async fn update_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
@@ -38,8 +45,8 @@ pub(crate) async fn update_many(State(api): State<Api>, Payload(body): Payload) 
     Ok(reply::ok(&api.store.update_parts(&changes).await?))
 }
 
-pub(crate) async fn delete(State(api): State<Api>, param: Param) -> Answer {
-    api.store.delete_part(param.id()?).await?;
+pub(crate) async fn delete(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {
+    api.store.delete_part(param.id()?, &conditions).await?;
     Ok(reply::no_content())
 }
 

@@ -5,6 +5,7 @@ use tokio_postgres::Row;
 
 use super::outbox::emit;
 use super::{Store, StoreError, begin, quarantine};
+use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Machine, Written};
 
@@ -44,16 +45,21 @@ impl Store {
         Ok(written)
     }
 
-    pub(crate) async fn delete_machine(&self, id: i32) -> Result<(), Error> {
-        self.remove_machines(vec![id], no_machine).await
+    pub(crate) async fn delete_machine(&self, id: i32, conditions: &Conditions) -> Result<(), Error> {
+        self.remove_machines(vec![id], no_machine, conditions).await
     }
 
     pub(crate) async fn delete_machines(&self, ids: Vec<i32>) -> Result<(), Error> {
         let gone = || Error::NotFound("Some machines were not found and could not be deleted.".into());
-        self.remove_machines(ids, gone).await
+        self.remove_machines(ids, gone, &Conditions::default()).await
     }
 
-    async fn remove_machines(&self, mut ids: Vec<i32>, gone: impl Fn() -> Error) -> Result<(), Error> {
+    async fn remove_machines(
+        &self,
+        mut ids: Vec<i32>,
+        gone: impl Fn() -> Error,
+        conditions: &Conditions,
+    ) -> Result<(), Error> {
         ids.sort_unstable();
         ids.dedup();
         let mut client = self.client().await?;
@@ -64,6 +70,7 @@ impl Store {
         if tx.query(&lock, &[&ids]).await?.len() < ids.len() {
             return Err(gone());
         }
+        ids.iter().try_for_each(|id| conditions.permit(&Machine { id: *id }))?;
         let sql = "DELETE FROM machine WHERE id = ANY($1)";
         let statement = tx.prepare_cached(sql).await?;
         match tx.execute(&statement, &[&ids]).await.map_err(StoreError::from) {

@@ -8,6 +8,7 @@ use futures_util::Stream;
 use super::outbox::emit;
 use super::rows::{material, missing};
 use super::{Store, StoreError, begin};
+use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Material, Written};
 use crate::validate::material::MaterialChange;
@@ -95,12 +96,13 @@ impl Store {
         &self,
         id: i32,
         name: Option<String>,
+        conditions: &Conditions,
     ) -> Result<Written<Material>, Error> {
         let gone = |_| Error::NotFound("Material ID doesn't exist.".into());
         let taken =
             |name: &str| Error::Conflict(format!("Another material with the name {name} already exists."));
         let mut written = self
-            .change_materials(&[MaterialChange { id, name }], gone, taken)
+            .change_materials(&[MaterialChange { id, name }], gone, taken, conditions)
             .await?;
         written
             .pop()
@@ -117,7 +119,7 @@ impl Store {
                 "Conflict: Another material with these names already exists: {names}"
             ))
         };
-        self.change_materials(changes, gone, taken).await
+        self.change_materials(changes, gone, taken, &Conditions::default()).await
     }
 
     /// Applies `changes` in order, one answer each.
@@ -126,6 +128,7 @@ impl Store {
         changes: &[MaterialChange],
         gone: impl Fn(i32) -> Error,
         taken: impl Fn(&str) -> Error,
+        conditions: &Conditions,
     ) -> Result<Vec<Written<Material>>, Error> {
         let mut client = self.client().await?;
         let tx = begin(&mut client).await?;
@@ -134,6 +137,7 @@ impl Store {
         if let Some(id) = ids.iter().find(|id| !rows.contains_key(id)) {
             return Err(gone(*id));
         }
+        rows.values().try_for_each(|row| conditions.permit(row))?;
         let names: Vec<String> = changes.iter().filter_map(|change| change.name.clone()).collect();
         let owners = existing_names(&tx, &names).await?;
         let conflicts: Vec<&str> = changes
@@ -164,24 +168,30 @@ impl Store {
         Ok(written)
     }
 
-    pub(crate) async fn delete_material(&self, id: i32) -> Result<(), Error> {
-        self.remove_materials(&[id], |_| Error::NotFound("Material not found".into()))
-            .await
+    pub(crate) async fn delete_material(&self, id: i32, conditions: &Conditions) -> Result<(), Error> {
+        let gone = |_: &str| Error::NotFound("Material not found".into());
+        self.remove_materials(&[id], gone, conditions).await
     }
 
     pub(crate) async fn delete_materials(&self, ids: &[i32]) -> Result<(), Error> {
         let gone = |ids: &str| Error::NotFound(format!("Materials with IDs {ids} not found"));
-        self.remove_materials(ids, gone).await
+        self.remove_materials(ids, gone, &Conditions::default()).await
     }
 
     /// Deletes rows and, by the table's own cascade, their links to parts.
-    async fn remove_materials(&self, ids: &[i32], gone: impl Fn(&str) -> Error) -> Result<(), Error> {
+    async fn remove_materials(
+        &self,
+        ids: &[i32],
+        gone: impl Fn(&str) -> Error,
+        conditions: &Conditions,
+    ) -> Result<(), Error> {
         let mut client = self.client().await?;
         let tx = begin(&mut client).await?;
         let rows = locked_materials(&tx, ids).await?;
         if let Some(ids) = missing(ids, |id| rows.contains_key(id)) {
             return Err(gone(&ids));
         }
+        rows.values().try_for_each(|row| conditions.permit(row))?;
         let statement = tx
             .prepare_cached("DELETE FROM material WHERE id = ANY($1)")
             .await?;

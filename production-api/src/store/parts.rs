@@ -8,6 +8,7 @@ use futures_util::Stream;
 use super::outbox::emit;
 use super::rows::{PART_COLUMNS as COLUMNS, missing, part};
 use super::{Store, StoreError, begin, quarantine};
+use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Decimal, Part, Written};
 use crate::validate::part::{NewPart, PartChange};
@@ -58,10 +59,19 @@ impl Store {
         Ok(written)
     }
 
-    pub(crate) async fn update_part(&self, id: i32, change: PartChange) -> Result<Written<Part>, Error> {
-        let mut written = self.change_parts(&[(id, change)], |_| no_part()).await?;
+    /// The answer, and the part as it is now stored.
+    pub(crate) async fn update_part(
+        &self,
+        id: i32,
+        change: PartChange,
+        conditions: &Conditions,
+    ) -> Result<(Written<Part>, Part), Error> {
+        let (mut written, mut rows) = self
+            .change_parts(&[(id, change)], |_| no_part(), conditions)
+            .await?;
         written
             .pop()
+            .zip(rows.remove(&id))
             .ok_or_else(|| StoreError::Unexpected("no row came back from an update").into())
     }
 
@@ -70,15 +80,18 @@ impl Store {
         changes: &[(i32, PartChange)],
     ) -> Result<Vec<Written<Part>>, Error> {
         let gone = |id| Error::NotFound(format!("Part information with ID {id} not found"));
-        self.change_parts(changes, gone).await
+        let unconditional = Conditions::default();
+        Ok(self.change_parts(changes, gone, &unconditional).await?.0)
     }
 
-    /// Applies `changes` in order, one answer each. A price that was sent is answered as the number sent.
+    /// Applies `changes` in order, one answer each, and the rows as they are now stored. A price that was sent is
+    /// answered as the number sent.
     async fn change_parts(
         &self,
         changes: &[(i32, PartChange)],
         gone: impl Fn(i32) -> Error,
-    ) -> Result<Vec<Written<Part>>, Error> {
+        conditions: &Conditions,
+    ) -> Result<(Vec<Written<Part>>, HashMap<i32, Part>), Error> {
         let mut client = self.client().await?;
         let tx = begin(&mut client).await?;
         let ids: Vec<i32> = changes.iter().map(|(id, _)| *id).collect();
@@ -86,6 +99,7 @@ impl Store {
         if let Some(id) = ids.iter().find(|id| !rows.contains_key(id)) {
             return Err(gone(*id));
         }
+        rows.values().try_for_each(|row| conditions.permit(row))?;
         let mut prices: HashMap<i32, String> = HashMap::new();
         let mut written = Vec::with_capacity(changes.len());
         for (id, change) in changes {
@@ -99,29 +113,35 @@ impl Store {
             }
             written.push(Written::changed(answer));
         }
-        update_rows(&tx, rows.values(), &prices).await?;
+        update_rows(&tx, &mut rows, &prices).await?;
         emit(&tx, &written).await?;
         tx.commit().await?;
-        Ok(written)
+        Ok((written, rows))
     }
 
-    pub(crate) async fn delete_part(&self, id: i32) -> Result<(), Error> {
-        self.remove_parts(&[id], |_| no_part()).await
+    pub(crate) async fn delete_part(&self, id: i32, conditions: &Conditions) -> Result<(), Error> {
+        self.remove_parts(&[id], |_| no_part(), conditions).await
     }
 
     pub(crate) async fn delete_parts(&self, ids: &[i32]) -> Result<(), Error> {
         let gone = |ids: &str| Error::NotFound(format!("Part information with IDs {ids} not found"));
-        self.remove_parts(ids, gone).await
+        self.remove_parts(ids, gone, &Conditions::default()).await
     }
 
     /// Deletes rows and their links to materials.
-    async fn remove_parts(&self, ids: &[i32], gone: impl Fn(&str) -> Error) -> Result<(), Error> {
+    async fn remove_parts(
+        &self,
+        ids: &[i32],
+        gone: impl Fn(&str) -> Error,
+        conditions: &Conditions,
+    ) -> Result<(), Error> {
         let mut client = self.client().await?;
         let tx = begin(&mut client).await?;
         let rows = locked_parts(&tx, ids).await?;
         if let Some(ids) = missing(ids, |id| rows.contains_key(id)) {
             return Err(gone(&ids));
         }
+        rows.values().try_for_each(|row| conditions.permit(row))?;
         let links = "DELETE FROM material_part_information WHERE \"partInformationId\" = ANY($1)";
         let links = tx.prepare_cached(links).await?;
         tx.execute(&links, &[&ids]).await?;
@@ -158,24 +178,34 @@ async fn locked_parts(tx: &Transaction<'_>, ids: &[i32]) -> Result<HashMap<i32, 
         .collect()
 }
 
-/// Rows that are as they were stay untouched, and keep their place in the table.
+/// Rows that are as they were stay untouched, and keep their place in the table. `rows` are afterwards as stored: an
+/// equal price in other digits (10.50 and 10.5) is no change.
 async fn update_rows(
     tx: &Transaction<'_>,
-    rows: impl Iterator<Item = &Part>,
+    rows: &mut HashMap<i32, Part>,
     prices: &HashMap<i32, String>,
 ) -> Result<(), StoreError> {
     let (mut ids, mut amounts, mut times) = (Vec::new(), Vec::new(), Vec::new());
-    for row in rows {
+    for row in rows.values() {
         ids.push(row.id);
         amounts.push(prices.get(&row.id).map(String::as_str));
         times.push(row.time_to_produce);
     }
-    let sql = "UPDATE part_information
-               SET \"defaultPrice\" = coalesce(new.price::numeric, \"defaultPrice\"), \"timeToProduce\" = new.time
-               FROM unnest($1::int[], $2::text[], $3::int[]) AS new (id, price, time)
-               WHERE part_information.id = new.id
-                   AND (\"timeToProduce\" <> new.time OR \"defaultPrice\" <> new.price::numeric)";
+    let sql = "WITH new AS (SELECT * FROM unnest($1::int[], $2::text[], $3::int[]) AS new (id, price, time)),
+                   changed AS (
+                       UPDATE part_information part
+                       SET \"defaultPrice\" = coalesce(new.price::numeric, \"defaultPrice\"), \"timeToProduce\" = new.time
+                       FROM new
+                       WHERE part.id = new.id
+                           AND (\"timeToProduce\" <> new.time OR \"defaultPrice\" <> new.price::numeric)
+                       RETURNING part.id, \"defaultPrice\")
+               SELECT new.id, coalesce(changed.\"defaultPrice\", part.\"defaultPrice\")::text
+               FROM new JOIN part_information part USING (id) LEFT JOIN changed USING (id)";
     let statement = tx.prepare_cached(sql).await?;
-    tx.execute(&statement, &[&ids, &amounts, &times]).await?;
+    for row in tx.query(&statement, &[&ids, &amounts, &times]).await? {
+        if let Some(part) = rows.get_mut(&row.try_get(0)?) {
+            part.default_price = Decimal::Stored(row.try_get(1)?);
+        }
+    }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! The table `material_price`.
 
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
 use super::outbox::emit;
 use super::{Store, StoreError, begin};
+use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Decimal, Price, Reference, Written};
 use crate::validate::price::DatedPrice;
@@ -14,18 +15,7 @@ impl Store {
     /// The prices of a material, in the table's own order.
     pub(crate) async fn prices(&self, material_id: i32) -> Result<Vec<Price>, Error> {
         let client = self.client().await?;
-        let sql = "SELECT price.id, price.price::text, price.date
-                   FROM material LEFT JOIN material_price price ON price.\"materialId\" = material.id
-                   WHERE material.id = $1";
-        let statement = client.prepare_cached(sql).await?;
-        let rows = client.query(&statement, &[&material_id]).await?;
-        if rows.is_empty() {
-            return Err(no_material(material_id));
-        }
-        let prices: Vec<Price> = rows
-            .iter()
-            .filter_map(|row| price(row).transpose())
-            .collect::<Result<_, _>>()?;
+        let prices = listed(&client, material_id).await?;
         if prices.is_empty() {
             return Err(Error::NotFoundNamed(format!(
                 "No prices found for the Material with ID {material_id}"
@@ -39,10 +29,12 @@ impl Store {
         &self,
         material_id: i32,
         prices: &[DatedPrice],
+        conditions: &Conditions,
     ) -> Result<Vec<Written<Price>>, Error> {
         let mut client = self.client().await?;
         let tx = begin(&mut client).await?;
         lock_material(&tx, material_id).await?;
+        permit(&tx, material_id, conditions).await?;
         let mut stored = StoredPrices::of(&tx, material_id, prices).await?;
         let news = insert_new(&tx, material_id, prices, &stored).await?;
         let mut written = Vec::with_capacity(prices.len());
@@ -79,10 +71,16 @@ impl Store {
     }
 
     /// Deletes the prices that have both the day and the amount, all or none.
-    pub(crate) async fn delete_prices(&self, material_id: i32, prices: &[DatedPrice]) -> Result<(), Error> {
+    pub(crate) async fn delete_prices(
+        &self,
+        material_id: i32,
+        prices: &[DatedPrice],
+        conditions: &Conditions,
+    ) -> Result<(), Error> {
         let mut client = self.client().await?;
         let tx = begin(&mut client).await?;
         lock_material(&tx, material_id).await?;
+        permit(&tx, material_id, conditions).await?;
         let days: Vec<String> = prices.iter().map(|price| price.date.to_stored()).collect();
         let amounts: Vec<String> = prices.iter().map(|price| price.price.to_string()).collect();
         let sql = "SELECT DISTINCT ON (wanted.place) price.id, price.price::text
@@ -118,6 +116,32 @@ impl Store {
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// The prices of a material that is there, in the table's own order.
+async fn listed(client: &impl GenericClient, material_id: i32) -> Result<Vec<Price>, Error> {
+    let sql = "SELECT price.id, price.price::text, price.date
+               FROM material LEFT JOIN material_price price ON price.\"materialId\" = material.id
+               WHERE material.id = $1";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&material_id]).await?;
+    if rows.is_empty() {
+        return Err(no_material(material_id));
+    }
+    let prices = rows.iter().filter_map(|row| price(row).transpose());
+    Ok(prices.collect::<Result<_, _>>()?)
+}
+
+/// Holds the request's conditions to the list that GET answers. The material is locked, so nobody changes it.
+async fn permit(tx: &Transaction<'_>, material_id: i32, conditions: &Conditions) -> Result<(), Error> {
+    if conditions.are_none() {
+        return Ok(());
+    }
+    let prices = listed(tx, material_id).await?;
+    if prices.is_empty() {
+        return conditions.permit_absent();
+    }
+    conditions.permit(&prices)
 }
 
 fn no_material(id: i32) -> Error {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::outbox::emit;
 use super::rows::{PART_COLUMNS, part};
 use super::{Store, StoreError, begin};
+use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Instant, Machine, Part, Unit, Written};
 use crate::validate::unit::{NewUnit, UnitChange};
@@ -85,10 +86,35 @@ impl Store {
         Ok(written)
     }
 
+    /// The answer, and the unit as it is now stored.
+    pub(crate) async fn update_unit(
+        &self,
+        change: (Uuid, String, UnitChange),
+        conditions: &Conditions,
+    ) -> Result<(Written<Unit>, Unit), Error> {
+        let written = self.change_units(vec![change], conditions).await?.pop();
+        let written = written.ok_or(StoreError::Unexpected("no row came back from an update"))?;
+        let now = Unit {
+            time_of_production: Instant::from_stored(written.entity.time_of_production.to_stored()),
+            machine: None,
+            part: None,
+            ..written.entity.clone()
+        };
+        Ok((written, now))
+    }
+
     /// Applies `changes` in order, one answer each. The text beside an id is the id as the client wrote it.
     pub(crate) async fn update_units(
         &self,
         changes: Vec<(Uuid, String, UnitChange)>,
+    ) -> Result<Vec<Written<Unit>>, Error> {
+        self.change_units(changes, &Conditions::default()).await
+    }
+
+    async fn change_units(
+        &self,
+        changes: Vec<(Uuid, String, UnitChange)>,
+        conditions: &Conditions,
     ) -> Result<Vec<Written<Unit>>, Error> {
         let mut client = self.client().await?;
         let tx = begin(&mut client).await?;
@@ -99,6 +125,7 @@ impl Store {
         let rows = tx.query(&statement, &[&ids]).await?;
         let rows = rows.iter().map(|row| unit(row).map(|unit| (unit.id, unit)));
         let mut rows: HashMap<Uuid, Unit> = rows.collect::<Result<_, _>>()?;
+        rows.values().try_for_each(|row| conditions.permit(row))?;
         let mut answers = Vec::with_capacity(changes.len());
         for (id, sent_id, change) in changes {
             let row = rows.get_mut(&id).ok_or_else(|| no_unit(&sent_id))?;

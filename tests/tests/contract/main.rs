@@ -19,7 +19,9 @@ mod operations;
 mod races;
 mod replay;
 mod requests;
-mod server;
+
+use shopfloor_tests::rest as server;
+
 
 async fn replay(file: &str) {
     let server = server::Server::fresh().await;

@@ -1,4 +1,4 @@
-//! The API on a free port, a client to it, and a look into its outbox.
+//! The REST API inside the test, a client to it, and a look into its outbox.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,15 +13,17 @@ use serde_json::Value;
 use shopfloor_api::outbox::{PublishError, Publisher, Publishing, Record};
 use shopfloor_api::{Api, ApiConfig, Store};
 use shopfloor_runtime::accept::{Listener, ListenerConfig};
-use shopfloor_tests::postgres;
+use crate::postgres;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) struct Server {
-    pub(crate) address: std::net::SocketAddr,
+/// An API and a client to it.
+pub struct Server {
+    pub address: std::net::SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
-    pub(crate) store: Store,
-    database: tokio_postgres::Client,
+    pub store: Store,
+    /// A connection of the test's own.
+    pub database: tokio_postgres::Client,
     /// The last record that was looked at.
     position: AtomicI64,
     stop: CancellationToken,
@@ -37,11 +39,12 @@ impl Publisher for NoKafka {
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    /// Null where there is none.
-    pub(crate) body: Value,
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// Null where there is no JSON.
+    pub body: Value,
+    pub bytes: Bytes,
 }
 
 impl Drop for Server {
@@ -52,19 +55,20 @@ impl Drop for Server {
 
 impl Server {
     /// Migrates a new database and serves it, the limiter off. Nothing empties the outbox.
-    pub(crate) async fn fresh() -> Self {
+    pub async fn fresh() -> Self {
+        Self::configured(|_| {}).await
+    }
+
+    /// The same with settings of the caller's choice.
+    pub async fn configured(configure: impl FnOnce(&mut ApiConfig)) -> Self {
         // Making a database blocks.
         let url = tokio::task::spawn_blocking(|| postgres::database("contract"));
-        Self::start(
-            &url.await.unwrap(),
-            ListenerConfig::new("127.0.0.1:0".parse().unwrap()),
-            |_| {},
-        )
-        .await
+        let any_port = ListenerConfig::new("127.0.0.1:0".parse().unwrap());
+        Self::start(&url.await.unwrap(), any_port, configure).await
     }
 
     /// Migrates a database and serves it, the limiter off unless `configure` says otherwise.
-    pub(crate) async fn start(
+    pub async fn start(
         url: &str,
         listener: ListenerConfig,
         configure: impl FnOnce(&mut ApiConfig),
@@ -84,7 +88,7 @@ impl Server {
     }
 
     /// A client to an API that serves that database at `address`; `stop` ends it.
-    pub(crate) async fn at(
+    pub async fn at(
         address: std::net::SocketAddr,
         url: &str,
         store: Store,
@@ -106,7 +110,7 @@ impl Server {
     }
 
     /// A request with a JSON body under `/api/v1`, none where it is null, and its answer.
-    pub(crate) async fn json(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub async fn json(&self, method: &str, path: &str, body: Value) -> Answer {
         let json = [("content-type".to_owned(), "application/json".to_owned())];
         let body = if body.is_null() {
             String::new()
@@ -116,13 +120,13 @@ impl Server {
         self.send(method, &format!("/api/v1{path}"), &json, body).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", &format!("/api/v1{path}"), &[], String::new())
             .await
     }
 
     /// The text at an address that answers 200.
-    pub(crate) async fn page(&self, path: &str) -> String {
+    pub async fn page(&self, path: &str) -> String {
         let uri = format!("http://{}{path}", self.address).parse().unwrap();
         let answer = self.client.get(uri).await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
@@ -131,11 +135,26 @@ impl Server {
     }
 
     /// The single number that `sql` answers.
-    pub(crate) async fn count(&self, sql: &str) -> i64 {
+    pub async fn count(&self, sql: &str) -> i64 {
         self.database.query_one(sql, &[]).await.unwrap().get(0)
     }
 
-    pub(crate) async fn send(
+    /// The same with headers of the caller's choice.
+    pub async fn with(&self, headers: &[(&str, &str)], method: &str, path: &str, body: Value) -> Answer {
+        let mut all: Vec<(String, String)> = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            all.push(("content-type".into(), "application/json".into()));
+            body.to_string()
+        };
+        self.send(method, &format!("/api/v1{path}"), &all, body).await
+    }
+
+    pub async fn send(
         &self,
         method: &str,
         path: &str,
@@ -153,17 +172,14 @@ impl Server {
         let body = body.collect().await.unwrap().to_bytes();
         Answer {
             status: head.status.as_u16(),
+            body: json(&head.headers, &body),
+            bytes: body,
             headers: head.headers,
-            body: if body.is_empty() {
-                Value::Null
-            } else {
-                serde_json::from_slice(&body).unwrap()
-            },
         }
     }
 
     /// Topic and value of every record enqueued since the last call, in order.
-    pub(crate) async fn new_records(&self) -> Vec<(String, Value)> {
+    pub async fn new_records(&self) -> Vec<(String, Value)> {
         let sql =
             "SELECT position, aggregatetype, payload::text FROM outbox WHERE position > $1 ORDER BY position";
         let rows = self
@@ -179,13 +195,23 @@ impl Server {
     }
 }
 
+fn json(headers: &HeaderMap, body: &[u8]) -> Value {
+    let named = headers
+        .get("content-type")
+        .is_some_and(|name| name.to_str().unwrap().contains("json"));
+    if !named || body.is_empty() || headers.contains_key("content-encoding") {
+        return Value::Null;
+    }
+    serde_json::from_slice(body).unwrap()
+}
+
 impl Answer {
     /// Status and, where the body is an error, its text or texts.
-    pub(crate) fn refusal(&self) -> (u16, Value) {
+    pub fn refusal(&self) -> (u16, Value) {
         (self.status, self.body["message"].clone())
     }
 
-    pub(crate) fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
