@@ -103,12 +103,16 @@ impl Conditions {
         }
         let tag = EntityTag::of(current)?;
         let wanted = self.if_match.as_ref().is_none_or(|tags| tags.have_strong(&tag));
-        let unwanted = self.if_none_match.as_ref().is_some_and(|tags| tags.have_weak(&tag));
+        let unwanted = self
+            .if_none_match
+            .as_ref()
+            .is_some_and(|tags| tags.have_weak(&tag));
         if wanted && !unwanted {
             return Ok(());
         }
         Err(Error::PreconditionFailed(
-            "The resource has changed: it is not what If-Match or If-None-Match asks for. Read it again.".into(),
+            "The resource has changed: it is not what If-Match or If-None-Match asks for. Read it again."
+                .into(),
         ))
     }
 
@@ -129,7 +133,10 @@ impl Conditions {
                 "The resource is not what If-Match asks for.".into(),
             ));
         }
-        Ok(self.if_none_match.as_ref().is_some_and(|tags| tags.have_weak(tag)))
+        Ok(self
+            .if_none_match
+            .as_ref()
+            .is_some_and(|tags| tags.have_weak(tag)))
     }
 }
 
@@ -226,7 +233,16 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_tags_is_none() {
-        for text in ["", "a", "\"a", "\"a\"b", "w/\"a\"", "*, \"a\"", "\"a\" \"b\"", ","] {
+        for text in [
+            "",
+            "a",
+            "\"a",
+            "\"a\"b",
+            "w/\"a\"",
+            "*, \"a\"",
+            "\"a\" \"b\"",
+            ",",
+        ] {
             assert_eq!(parse(text), None, "{text:?}");
         }
     }

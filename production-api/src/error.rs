@@ -35,6 +35,9 @@ pub enum Error {
     Overloaded,
     #[error("the request took too long")]
     TimedOut,
+    /// A bug, or a part of the build that does not work.
+    #[error("Internal server error")]
+    Internal,
     /// The database did not do its part; the store says how.
     #[error("the store failed")]
     Store {
@@ -62,6 +65,7 @@ impl Error {
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::TimedOut => "timed_out",
+            Self::Internal => "internal",
             Self::Store { kind, .. } => kind,
         }
     }

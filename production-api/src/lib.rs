@@ -11,6 +11,7 @@
 //! - [`config`]: what the API can be told. The store's and the outbox's sections stand in their folders.
 //! - [`outbox`]: the relay that gives committed records to Kafka. `upkeep`: what is done at intervals: sweep of the
 //!   quarantine, trimming, gauges.
+//! - `problem`: errors as problem details, where a client asks for them; `request_id` is their name in the logs.
 //! - `reply`: how answers and errors are written.
 //! - [`store`]: Postgres. The only folder that names tokio-postgres.
 //! - `validate`: bodies to commands, with the original's texts; `js` has the conversions that they imply.
@@ -38,8 +39,10 @@ mod js;
 mod model;
 mod openapi;
 mod path;
+mod problem;
 mod rate_limit;
 mod reply;
+mod request_id;
 mod resources;
 mod routes;
 mod server;

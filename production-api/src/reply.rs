@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::conditions::{Conditions, EntityTag};
 use crate::error::Error;
 use crate::metrics;
+use crate::problem::Refusal;
 use crate::store::StoreError;
 
 /// Seconds after which a client may try again when a part is down or overloaded.
@@ -101,7 +102,7 @@ pub(crate) fn no_content() -> Response {
 }
 
 /// Shape A, `{"statusCode","message"}`: the original's plain exceptions.
-pub(crate) fn shape_a(status: StatusCode, message: &str) -> Response {
+fn shape_a(status: StatusCode, message: &str) -> Response {
     #[derive(Serialize)]
     struct Body<'a> {
         #[serde(rename = "statusCode")]
@@ -118,7 +119,7 @@ pub(crate) fn shape_a(status: StatusCode, message: &str) -> Response {
 }
 
 /// Shape B, `{"message","error","statusCode"}`: the original's named exceptions. `error` is the reason phrase.
-pub(crate) fn shape_b(status: StatusCode, message: impl Serialize) -> Response {
+fn shape_b(status: StatusCode, message: impl Serialize) -> Response {
     #[derive(Serialize)]
     struct Body<M> {
         message: M,
@@ -152,14 +153,34 @@ impl Error {
             Self::Store {
                 is_temporary: true, ..
             } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Store { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal | Self::Store { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// The same for problem details. What only an operator may see is not in it.
+    fn refusal(&self) -> Refusal {
+        let kind = match self {
+            Self::Store {
+                is_temporary: true, ..
+            } => "unavailable",
+            Self::Store { .. } => "internal",
+            other => other.kind(),
+        };
+        let texts = match self {
+            Self::Fields(messages) => messages.clone(),
+            Self::Store {
+                is_temporary: true, ..
+            } => vec!["The database does not answer. Try again later.".into()],
+            Self::Store { .. } => vec!["Internal server error".into()],
+            other => vec![other.to_string()],
+        };
+        Refusal { kind, texts }
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let status = self.status();
+        let (status, refusal) = (self.status(), self.refusal());
         metrics::failed(self.kind());
         if let Self::Store { source, .. } = &self {
             tracing::error!(
@@ -183,6 +204,7 @@ impl IntoResponse for Error {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
+        response.extensions_mut().insert(refusal);
         response
     }
 }

@@ -9,23 +9,20 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Router};
-use http::{HeaderName, Method, StatusCode};
+use http::{Method, StatusCode};
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
-use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
-use uuid::Uuid;
 
 use crate::api::Api;
 use crate::error::Error;
 use crate::rate_limit::RateLimit;
-use crate::reply::shape_a;
-use crate::{body, conditions, metrics, openapi, rate_limit, routes};
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use crate::request_id::{self, FreshId};
+use crate::{body, conditions, metrics, openapi, problem, rate_limit, routes};
 
 /// The whole service behind the connections.
 pub(crate) type Stack = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
@@ -36,16 +33,18 @@ pub(crate) fn build(api: &Api) -> Stack {
         // One body type for the connection, whatever the layers below wrapped it in.
         .map_response(|response: http::Response<_>| response.map(Body::new))
         // A name for the request, the caller's own where it sent one, for both sides' logs.
-        .layer(SetRequestIdLayer::new(REQUEST_ID, FreshId))
+        .layer(SetRequestIdLayer::new(request_id::HEADER, FreshId))
         // One span per request, so that everything below logs under that name.
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
         // The name goes back, also on errors made below.
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(PropagateRequestIdLayer::new(request_id::HEADER))
         // Browsers of any origin may call, as they could the original; its preflights were 204.
         .map_response(no_content_for_preflights)
         .layer(cors())
+        // Errors as problem details, where the client asks for them.
+        .layer(from_fn(problem::negotiate))
         // A bug answers 500 to one client and ends nothing else.
-        .layer(CatchPanicLayer::custom(|_| internal_error()))
+        .layer(CatchPanicLayer::custom(|_| Error::Internal.into_response()))
         // The next one ends in an error; here it becomes an answer.
         .layer(HandleErrorLayer::new(overloaded))
         // Nobody waits for a stuck database longer than this.
@@ -130,23 +129,9 @@ async fn measure(request: Request, next: Next) -> Response {
     response
 }
 
-#[derive(Debug, Clone, Copy)]
-struct FreshId;
-
-impl MakeRequestId for FreshId {
-    fn make_request_id<B>(&mut self, _request: &http::Request<B>) -> Option<RequestId> {
-        let id = Uuid::now_v7().to_string();
-        id.parse().ok().map(RequestId::new)
-    }
-}
-
 fn request_span(request: &http::Request<Body>) -> tracing::Span {
-    let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let id = request_id::of(request.headers());
     tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
-}
-
-fn internal_error() -> Response {
-    shape_a(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
 }
 
 async fn overloaded(error: BoxError) -> Response {

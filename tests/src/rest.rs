@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::postgres;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Request};
@@ -13,7 +14,6 @@ use serde_json::Value;
 use shopfloor_api::outbox::{PublishError, Publisher, Publishing, Record};
 use shopfloor_api::{Api, ApiConfig, Store};
 use shopfloor_runtime::accept::{Listener, ListenerConfig};
-use crate::postgres;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -68,11 +68,7 @@ impl Server {
     }
 
     /// Migrates a database and serves it, the limiter off unless `configure` says otherwise.
-    pub async fn start(
-        url: &str,
-        listener: ListenerConfig,
-        configure: impl FnOnce(&mut ApiConfig),
-    ) -> Self {
+    pub async fn start(url: &str, listener: ListenerConfig, configure: impl FnOnce(&mut ApiConfig)) -> Self {
         let mut config = ApiConfig::default();
         config.database.url = url.to_owned();
         config.rate_limit.enabled = false;
@@ -88,12 +84,7 @@ impl Server {
     }
 
     /// A client to an API that serves that database at `address`; `stop` ends it.
-    pub async fn at(
-        address: std::net::SocketAddr,
-        url: &str,
-        store: Store,
-        stop: CancellationToken,
-    ) -> Self {
+    pub async fn at(address: std::net::SocketAddr, url: &str, store: Store, stop: CancellationToken) -> Self {
         let (database, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         Self {

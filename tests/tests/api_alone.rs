@@ -13,7 +13,14 @@ fn free_address() -> SocketAddr {
 fn start(dir: &std::path::Path, database: &str, listen: SocketAddr, more: &[&str]) -> Server {
     let admin = free_address();
     let (listen, address) = (listen.to_string(), admin.to_string());
-    let args = ["--database-url", database, "--listen", &listen, "--admin", &address];
+    let args = [
+        "--database-url",
+        database,
+        "--listen",
+        &listen,
+        "--admin",
+        &address,
+    ];
     let args = args.iter().chain(more).map(Into::into).collect();
     let mut server = Server::with_args("api", dir, args, admin);
     server.wait_ready();
@@ -35,13 +42,21 @@ fn it_migrates_the_postgres_that_it_is_given_and_answers() {
     let server = start(dir.path(), &url, listen, &["--rate-limit", "off"]);
     for _ in 0..60 {
         let list = http::get(listen, "/api/v1/machine").unwrap();
-        assert_eq!((list.status, list.body.ends_with("]\r\n0\r\n\r\n") || list.body == "[]"), (200, true));
+        assert_eq!(
+            (
+                list.status,
+                list.body.ends_with("]\r\n0\r\n\r\n") || list.body == "[]"
+            ),
+            (200, true)
+        );
         assert!(!list.headers.contains("x-ratelimit-limit"), "{}", list.headers);
     }
     let created = http::request(Ipv4Addr::LOCALHOST.into(), listen, "POST", "/api/v1/machine").unwrap();
     assert_eq!(created.status, 201, "{}", created.body);
     let name = url.rsplit('/').next().unwrap();
-    let waiting = postgres::shared().psql(name, "SELECT count(*) FROM outbox").unwrap();
+    let waiting = postgres::shared()
+        .psql(name, "SELECT count(*) FROM outbox")
+        .unwrap();
     assert_eq!(waiting.trim(), "1", "without Kafka the record waits");
     server.stop();
 }

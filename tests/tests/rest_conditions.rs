@@ -54,7 +54,11 @@ async fn a_copy_that_is_still_good_is_not_sent_again() {
             let again = server
                 .with(&[("if-none-match", &known)], "GET", &address, Value::Null)
                 .await;
-            assert_eq!((again.status, again.header("etag")), (304, tag.as_str()), "{address}");
+            assert_eq!(
+                (again.status, again.header("etag")),
+                (304, tag.as_str()),
+                "{address}"
+            );
             assert!(again.bytes.is_empty(), "{address}");
         }
         let other = server
@@ -77,7 +81,10 @@ async fn a_change_guarded_by_a_tag_is_made_once_and_answers_the_next_tag() {
         // The same price in other digits changes nothing, and so leaves the tag.
         ("/part-information/1", json!({"defaultPrice": 10.50})),
         ("/part-information/1", json!({"defaultPrice": 12.25})),
-        (unit, json!({"order": 8, "timeOfProduction": "2024-05-01T11:00:00.999Z"})),
+        (
+            unit,
+            json!({"order": 8, "timeOfProduction": "2024-05-01T11:00:00.999Z"}),
+        ),
     ];
     for (address, change) in changes {
         let tag = server.get(address).await.header("etag").to_owned();
@@ -87,7 +94,10 @@ async fn a_change_guarded_by_a_tag_is_made_once_and_answers_the_next_tag() {
             .await;
         assert_eq!(stale.status, 412, "{address}: {}", stale.body);
         assert_eq!(stale.body["error"], "Precondition Failed");
-        assert!(server.new_records().await.is_empty(), "{address}: a refused write told Kafka");
+        assert!(
+            server.new_records().await.is_empty(),
+            "{address}: a refused write told Kafka"
+        );
         assert_eq!(server.get(address).await.header("etag"), tag);
 
         let written = server
@@ -142,16 +152,22 @@ async fn a_deletion_can_be_guarded_too_and_any_tag_is_a_star() {
     let prices = "/materials/prices/1";
     let tag = server.get(prices).await.header("etag").to_owned();
     let second = json!({"price": 2, "date": "16/02/2020"});
-    let set = server.with(&[("if-match", &tag)], "POST", prices, second.clone()).await;
+    let set = server
+        .with(&[("if-match", &tag)], "POST", prices, second.clone())
+        .await;
     assert_eq!(set.status, 201, "{}", set.body);
     for method in ["POST", "DELETE"] {
-        let stale = server.with(&[("if-match", &tag)], method, prices, price.clone()).await;
+        let stale = server
+            .with(&[("if-match", &tag)], method, prices, price.clone())
+            .await;
         assert_eq!(stale.status, 412, "{method}: {}", stale.body);
     }
     let tag = server.get(prices).await.header("etag").to_owned();
     let gone = server.with(&[("if-match", &tag)], "DELETE", prices, second).await;
     assert_eq!(gone.status, 204, "{}", gone.body);
-    let gone = server.with(&[("if-match", "*")], "DELETE", prices, price.clone()).await;
+    let gone = server
+        .with(&[("if-match", "*")], "DELETE", prices, price.clone())
+        .await;
     assert_eq!(gone.status, 204, "{}", gone.body);
     let none = server.with(&[("if-match", "*")], "POST", prices, price).await;
     assert_eq!(none.status, 412, "no prices, no tag: {}", none.body);
@@ -161,7 +177,12 @@ async fn a_deletion_can_be_guarded_too_and_any_tag_is_a_star() {
 async fn a_guard_that_cannot_be_kept_refuses_the_write() {
     let (server, _) = factory().await;
     let unquoted = server
-        .with(&[("if-match", "abc")], "PATCH", "/materials/1", json!({"name": "x"}))
+        .with(
+            &[("if-match", "abc")],
+            "PATCH",
+            "/materials/1",
+            json!({"name": "x"}),
+        )
         .await;
     assert_eq!(unquoted.status, 400);
     assert!(unquoted.body["message"].as_str().unwrap().contains("If-Match"));

@@ -1,6 +1,7 @@
 //! The API's description, OpenAPI 3.1, and Swagger UI, under the original's addresses.
 //!
 //! - This file: the operations, one line each, and the document that they make.
+//! - `parameters`: what paths and headers carry.
 //! - `schemas`: the bodies.
 //! - `ui`: the routes.
 //!
@@ -9,6 +10,7 @@
 // Assigning to a field of a JSON object adds it; every object here is this module's own.
 #![allow(clippy::indexing_slicing)]
 
+mod parameters;
 mod schemas;
 pub(crate) mod ui;
 
@@ -92,7 +94,7 @@ const OPERATIONS: &[Operation] = &[
 ];
 
 /// Refusals that every operation has, and those of a body.
-const ANYWHERE: [u16; 4] = [400, 429, 500, 503];
+const ANYWHERE: [u16; 5] = [400, 412, 429, 500, 503];
 const OF_A_BODY: [u16; 2] = [413, 415];
 
 /// The whole document.
@@ -128,8 +130,9 @@ impl Operation {
             "operationId": self.id(),
             "responses": self.responses(),
         });
-        if let Some(parameter) = self.parameter() {
-            described["parameters"] = json!([parameter]);
+        let parameters = self.parameters();
+        if !parameters.is_empty() {
+            described["parameters"] = parameters.into();
         }
         if !self.body.is_empty() {
             let schema = json!({"schema": reference(self.body)});
@@ -145,36 +148,38 @@ impl Operation {
         format!("{}{path}", self.method)
     }
 
-    fn parameter(&self) -> Option<Value> {
-        let name = self
-            .path
-            .split('/')
-            .find_map(|part| part.strip_prefix('{')?.strip_suffix('}'))?;
-        let schema = match name {
-            "uuid" => json!({"type": "string", "format": "uuid"}),
-            _ => json!({"type": "integer", "format": "int32"}),
-        };
-        Some(json!({"name": name, "in": "path", "required": true, "schema": schema}))
-    }
-
     fn responses(&self) -> Value {
         let mut responses = Map::new();
         let mut success = json!({"description": self.summary});
         if !self.answer.is_empty() {
             success["content"] = json!({"application/json": {"schema": reference(self.answer)}});
         }
+        if self.is_read() || self.method == "patch" && self.has_entity_tag() {
+            let text = "What If-Match and If-None-Match can name. Absent on lists of more than 255 rows.";
+            success["headers"] = json!({"ETag": {"description": text, "schema": {"type": "string"}}});
+        }
         responses.insert(self.success.to_string(), success);
-        let of_a_body = OF_A_BODY.iter().filter(|_| self.method != "get");
+        if self.is_read() {
+            responses.insert("304".into(), json!({"description": reason(304)}));
+        }
+        let of_a_body = OF_A_BODY.iter().filter(|_| !self.is_read());
         for status in ANYWHERE.iter().chain(of_a_body).chain(self.refusals) {
-            let name = http::StatusCode::from_u16(*status)
-                .ok()
-                .and_then(|status| status.canonical_reason());
-            let content = json!({"application/json": {"schema": reference("Refusal")}});
-            let refusal = json!({"description": name.unwrap_or_default(), "content": content});
+            let content = json!({
+                "application/json": {"schema": reference("Refusal")},
+                "application/problem+json": {"schema": reference("Problem")},
+            });
+            let refusal = json!({"description": reason(*status), "content": content});
             responses.insert(status.to_string(), refusal);
         }
         responses.into()
     }
+}
+
+fn reason(status: u16) -> &'static str {
+    let status = http::StatusCode::from_u16(status).ok();
+    status
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

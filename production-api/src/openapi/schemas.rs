@@ -76,6 +76,24 @@ fn entities(schemas: &mut Map<String, Value>) {
     let mut refusal = object(&[("statusCode", integer()), ("message", message)], true);
     refusal["properties"]["error"] = text();
     add("Refusal", refusal);
+    let kind = "urn:shopfloor:problem:not_found";
+    let mut problem = object(
+        &[
+            (
+                "type",
+                json!({"type": "string", "format": "uri", "examples": [kind]}),
+            ),
+            ("title", text()),
+            ("status", integer()),
+            ("detail", text()),
+            ("instance", json!({"type": "string", "format": "uri-reference"})),
+        ],
+        true,
+    );
+    problem["properties"]["requestId"] = text();
+    problem["properties"]["errors"] = list(text());
+    problem["description"] = json!("RFC 9457, for requests whose Accept names application/problem+json");
+    add("Problem", problem);
 }
 
 fn requests(schemas: &mut Map<String, Value>) {

@@ -6,9 +6,10 @@ use axum::Router;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{StatusCode, header};
+use http::header;
 use utoipa_swagger_ui::Config;
 
+use crate::error::Error;
 use crate::{reply, routes};
 
 const PAGE: &str = "/api/v1/production";
@@ -39,10 +40,10 @@ fn file(name: &str) -> Response {
             }
             ([(header::CONTENT_TYPE, file.content_type)], bytes).into_response()
         }
-        Ok(None) => reply::shape_b(StatusCode::NOT_FOUND, format!("Cannot GET {PAGE}/{name}")),
+        Ok(None) => Error::NotFoundNamed(format!("Cannot GET {PAGE}/{name}")).into_response(),
         Err(error) => {
             tracing::error!(error = error.as_ref(), name, "Swagger UI could not serve a file");
-            reply::shape_a(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
+            Error::Internal.into_response()
         }
     }
 }

@@ -39,13 +39,17 @@ pub(crate) async fn delete(
     Payload(body): Payload,
 ) -> Answer {
     let price = validate::delete(&body)?;
-    api.store.delete_prices(param.id()?, &[price], &conditions).await?;
+    api.store
+        .delete_prices(param.id()?, &[price], &conditions)
+        .await?;
     Ok(reply::no_content())
 }
 
 pub(crate) async fn delete_many(State(api): State<Api>, param: Param, Payload(body): Payload) -> Answer {
     let prices = validate::delete_many(&body)?;
     let unconditional = Conditions::default();
-    api.store.delete_prices(param.id()?, &prices, &unconditional).await?;
+    api.store
+        .delete_prices(param.id()?, &prices, &unconditional)
+        .await?;
     Ok(reply::no_content())
 }

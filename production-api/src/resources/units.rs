@@ -38,7 +38,10 @@ pub(crate) async fn update(
 ) -> Answer {
     let change = validate::update(&body)?;
     let (id, sent) = param.unit_id()?;
-    let (written, now) = api.store.update_unit((id, sent.to_owned(), change), &conditions).await?;
+    let (written, now) = api
+        .store
+        .update_unit((id, sent.to_owned(), change), &conditions)
+        .await?;
     reply::changed(&written, &now)
 }
 

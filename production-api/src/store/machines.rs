@@ -70,7 +70,8 @@ impl Store {
         if tx.query(&lock, &[&ids]).await?.len() < ids.len() {
             return Err(gone());
         }
-        ids.iter().try_for_each(|id| conditions.permit(&Machine { id: *id }))?;
+        ids.iter()
+            .try_for_each(|id| conditions.permit(&Machine { id: *id }))?;
         let sql = "DELETE FROM machine WHERE id = ANY($1)";
         let statement = tx.prepare_cached(sql).await?;
         match tx.execute(&statement, &[&ids]).await.map_err(StoreError::from) {

@@ -119,7 +119,8 @@ impl Store {
                 "Conflict: Another material with these names already exists: {names}"
             ))
         };
-        self.change_materials(changes, gone, taken, &Conditions::default()).await
+        self.change_materials(changes, gone, taken, &Conditions::default())
+            .await
     }
 
     /// Applies `changes` in order, one answer each.

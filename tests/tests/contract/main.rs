@@ -22,7 +22,6 @@ mod requests;
 
 use shopfloor_tests::rest as server;
 
-
 async fn replay(file: &str) {
     let server = server::Server::fresh().await;
     let problems = replay::replay(file, &server).await;
