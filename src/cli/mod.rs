@@ -1,13 +1,17 @@
 //! The subcommands.
 //!
 //! Layout: [`settings`] reads the configuration for all of them; then one file each: [`gateway`], [`api`], [`up`]
-//! (everything at once, for a first look and for `make run`), [`simulate`], [`check`].
+//! (everything at once, for a first look and for `make run`), [`simulate`], [`check`], [`spool`]. [`output`] and
+//! [`plain`] are for those that print what machines sent.
 
 mod api;
 mod check;
 mod gateway;
+mod output;
+mod plain;
 mod settings;
 mod simulate;
+mod spool;
 mod up;
 
 use std::process::ExitCode;
@@ -35,6 +39,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Read the configuration and print every problem with its place.
     Check(check::Args),
+    /// Look at what a gateway has on disk, whether it runs or not.
+    Spool(spool::Args),
 }
 
 /// One line for the person at the terminal; logs go to standard error.
@@ -45,8 +51,10 @@ fn say(line: impl std::fmt::Display) {
 
 /// Runs one subcommand to its end.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
-    if let Command::Check(args) = cli.command {
-        return Ok(check::run(&args));
+    match &cli.command {
+        Command::Check(args) => return Ok(check::run(args)),
+        Command::Spool(args) => return Ok(spool::run(args)),
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -61,6 +69,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             Command::Up(args) => up::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => Ok(check::run(&args)),
+            Command::Spool(args) => Ok(spool::run(&args)),
         }
     });
     if leaves_calls_behind {

@@ -70,6 +70,8 @@ impl Default for GatewayConfig {
 pub enum Role {
     Gateway,
     Api,
+    /// Nobody: a command that looks at a gateway's data. What only its start needs is not in the way.
+    Operator,
     /// The servers that the settings speak of; both where they speak of neither.
     Written,
 }
@@ -103,11 +105,14 @@ impl Config {
     /// Every problem of meaning for `role`.
     pub fn problems(&self, role: Role) -> Vec<Problem> {
         let mut out = Vec::new();
-        if role != Role::Api {
+        let written = role == Role::Written;
+        if written || matches!(role, Role::Gateway | Role::Operator) {
             self.gateway.problems("gateway", &mut out);
+        }
+        if written || role == Role::Gateway {
             self.mqtt.problems("mqtt", &mut out);
         }
-        if role != Role::Gateway {
+        if written || role == Role::Api {
             self.api.problems("api", &mut out);
         }
         // The API's outbox uses the same Kafka.

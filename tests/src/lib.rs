@@ -12,6 +12,7 @@
 //! - [`server`]: one process of the `shopfloor` binary; [`api`] and [`gateway`] are its two kinds of servers.
 //! - [`stack`]: all of it behind HAProxy, as `make up` runs it.
 //! - [`simulator`], [`publisher`]: machines, ours and third parties'; each says what was acknowledged.
+//! - [`operator`]: one command of an operator, and what it said.
 //! - [`audit`]: what was acknowledged against what Postgres and Kafka hold.
 //!
 //! Promise: no fixed port, no shared state between tests, nothing left behind. What cannot be set up panics with what
@@ -23,6 +24,7 @@ pub mod database;
 pub mod gateway;
 pub mod http;
 pub mod kafka;
+pub mod operator;
 pub mod postgres;
 pub mod publisher;
 pub mod python;

@@ -26,7 +26,7 @@ pub struct Server {
 impl Server {
     /// Starts `shopfloor <kind> --config <dir>/config.toml` with the given configuration, and returns before it is
     /// ready: servers that need each other start side by side.
-    pub(crate) fn spawn(kind: &'static str, dir: &Path, config: &str, admin: SocketAddr) -> Self {
+    pub fn spawn(kind: &'static str, dir: &Path, config: &str, admin: SocketAddr) -> Self {
         fs::create_dir_all(dir).expect("a directory for the server");
         fs::write(dir.join("config.toml"), config).expect("write the configuration");
         let args = vec!["--config".into(), dir.join("config.toml").into()];

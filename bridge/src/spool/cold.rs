@@ -19,6 +19,8 @@ const PIECE_BYTES: u64 = 1024 * 1024;
 pub(super) struct Place {
     pub file: Arc<dyn LogFile>,
     pub salt: u32,
+    /// The segment's.
+    pub first_sequence: u64,
     pub offset: u64,
     /// Of the record that should stand there.
     pub sequence: u64,
@@ -37,6 +39,7 @@ impl Place {
         Self {
             file,
             salt,
+            first_sequence,
             offset: SEGMENT_HEADER_BYTES,
             sequence: first_sequence,
         }
@@ -70,6 +73,30 @@ impl Place {
             };
         }
         Ok(piece)
+    }
+
+    /// Takes whole records, from `from` on, and moves behind them. Judges nothing: what is not whole may still be
+    /// written.
+    pub(super) fn available(&mut self, from: u64, len_bytes: u64) -> io::Result<VecDeque<Stored>> {
+        let mut records = VecDeque::new();
+        let mut size = PIECE_BYTES;
+        while records.is_empty() {
+            let left = len_bytes.saturating_sub(self.offset);
+            let asked = size.min(left);
+            let bytes = self.bytes(asked)?;
+            let (moved, stopped) = self.records(&bytes, from, u64::MAX, &mut records);
+            self.offset += moved as u64;
+            match stopped {
+                _ if moved > 0 => size = PIECE_BYTES,
+                Found::Short { needed_bytes }
+                    if bytes.len() as u64 == asked && (asked + 1..=left).contains(&needed_bytes) =>
+                {
+                    size = needed_bytes;
+                }
+                _ => break,
+            }
+        }
+        Ok(records)
     }
 
     /// Takes the whole records from the start of `bytes`; returns how far they go and what stopped them.

@@ -119,24 +119,45 @@ pub(super) fn recover(
     file_name: &str,
     oldest: u64,
 ) -> io::Result<Option<(Arc<CursorState>, bool)>> {
-    let Some(name) = file_name
-        .strip_prefix(PREFIX)
-        .filter(|name| !name.ends_with(".tmp"))
-    else {
+    let Some(name) = name_of(file_name) else {
         return Ok(None);
     };
-    let file = fs.open(&dir.join(file_name))?;
-    let mut newest: Option<(u64, u64)> = None;
-    for at in SLOT_AT {
-        let mut slot = [0; SLOT_BYTES];
-        read_full_at(&*file, &mut slot, at)?;
-        newest = newest.max(parse(&slot));
-    }
+    let newest = newest(&*fs.open(&dir.join(file_name))?)?;
     let (generation, position) = newest.unwrap_or((0, oldest));
     // What was read may stand in the page cache only, and count as clean after a failed sync: a new file is sure.
     let mut file = CursorFile::named(dir, name, None, generation);
     file.save(fs, dir, position)?;
     Ok(Some((CursorState::new(name, position, file), newest.is_some())))
+}
+
+/// The name and the position of the cursor of this file, if it is one; changes nothing. No position where neither slot
+/// is whole.
+pub(super) fn look<'a>(
+    fs: &dyn Filesystem,
+    dir: &Path,
+    file_name: &'a str,
+) -> io::Result<Option<(&'a str, Option<u64>)>> {
+    let Some(name) = name_of(file_name) else {
+        return Ok(None);
+    };
+    let newest = newest(&*fs.open_read(&dir.join(file_name))?)?;
+    Ok(Some((name, newest.map(|(_, position)| position))))
+}
+
+fn name_of(file_name: &str) -> Option<&str> {
+    let name = file_name.strip_prefix(PREFIX)?;
+    (!name.ends_with(".tmp")).then_some(name)
+}
+
+/// Generation and position of the newest slot that is whole.
+fn newest(file: &dyn LogFile) -> io::Result<Option<(u64, u64)>> {
+    let mut newest = None;
+    for at in SLOT_AT {
+        let mut slot = [0; SLOT_BYTES];
+        read_full_at(file, &mut slot, at)?;
+        newest = newest.max(parse(&slot));
+    }
+    Ok(newest)
 }
 
 fn encode(generation: u64, position: u64) -> [u8; SLOT_BYTES] {

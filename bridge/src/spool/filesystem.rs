@@ -23,6 +23,8 @@ pub(super) trait Filesystem: Debug + Send + Sync {
     /// Empties what stands there.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
     fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
+    /// For reading alone: every other call on it fails.
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
     /// Replaces what stands at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -144,6 +146,10 @@ impl Filesystem for StdFilesystem {
         Ok(Arc::new(StdFile(
             OpenOptions::new().read(true).write(true).open(path)?,
         )))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        Ok(Arc::new(StdFile(File::open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

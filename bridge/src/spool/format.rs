@@ -80,6 +80,12 @@ impl SegmentHeader {
             .find_map(|at| Self::parse_sector(page.get(*at..at + SECTOR_BYTES)?))
     }
 
+    /// Of the two.
+    pub(super) fn whole_copies(page: &[u8]) -> usize {
+        let copies = HEADER_AT.iter().filter_map(|at| page.get(*at..at + SECTOR_BYTES));
+        copies.filter_map(Self::parse_sector).count()
+    }
+
     fn parse_sector(sector: &[u8]) -> Option<Self> {
         let (body, mut crc) = sector.split_at_checked(SECTOR_BYTES - 4)?;
         if crc.try_get_u32_le().ok()? != crc32c::crc32c(body) {

@@ -72,7 +72,8 @@
 //!
 //! `queue` (appends wait), `writer` (the thread), `log` (the segment that grows), `commit` and `format` (bytes),
 //! `hot` and `cold` (memory, disk), `reader`, `cursor` and `cursor_file`, `keeper` (the second thread), `recovery`; `catalog` knows the
-//! segments, `shared` holds all together, `filesystem` is the only way to the disk.
+//! segments, `shared` holds all together, `filesystem` is the only way to the disk. [`inspect`] looks at a spool from
+//! outside, whoever has it open.
 
 mod catalog;
 mod cold;
@@ -84,6 +85,7 @@ mod error;
 mod filesystem;
 mod format;
 mod hot;
+pub mod inspect;
 mod keeper;
 mod log;
 mod mutex;

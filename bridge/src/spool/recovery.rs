@@ -114,17 +114,17 @@ struct Reading<'a> {
 
 /// What the tail of a segment holds.
 #[derive(Debug, PartialEq, Eq)]
-struct Tail {
+pub(super) struct Tail {
     /// From its start to the end of the last record.
     bytes: Vec<u8>,
-    end_offset: u64,
-    end_sequence: u64,
+    pub end_offset: u64,
+    pub end_sequence: u64,
     /// Ordinal of a commit that could follow.
     commit: u32,
     torn_bytes: u64,
     /// Where the first hole begins that may never have been acknowledged.
-    proven_sequence: u64,
-    damaged: Vec<(Range<u64>, Cause)>,
+    pub proven_sequence: u64,
+    pub damaged: Vec<(Range<u64>, Cause)>,
 }
 
 impl Reading<'_> {
@@ -249,7 +249,13 @@ fn unreadable(first_sequence: u64, len_bytes: u64, next_first: Option<u64>) -> S
 }
 
 /// Reads records from `offset` to the last one. Damage with records behind it is told apart from the torn end.
-fn scan_tail(mut bytes: Vec<u8>, salt: u32, offset: u64, mut sequence: u64, mut commit: u32) -> Tail {
+pub(super) fn scan_tail(
+    mut bytes: Vec<u8>,
+    salt: u32,
+    offset: u64,
+    mut sequence: u64,
+    mut commit: u32,
+) -> Tail {
     let mut at = 0;
     let mut newest_commit = None;
     let mut holes = Vec::new();
