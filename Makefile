@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SHOPFLOOR := env -u SHOPFLOOR_REQUIRE_REAL $(TARGET)/release/shopfloor
 DATA_DIR = $(if $(findstring --dir,$(ARGS)),,--dir "$$(scripts/data-dir.sh)")
 
-.PHONY: help run up test bench audit fmt lint compose-check kafka clean
+.PHONY: help run up test chaos bench audit fmt lint compose-check kafka clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,12 @@ test: ## unit, property, integration and end to end, against real parts
 	@scripts/setup.sh test
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace
+
+chaos: ## faults under load, then an account of every acknowledged message; CYCLES, SEED, DELIVERY, FAULTS=kill,hang-kafka
+	@scripts/setup.sh test
+	cargo build --locked --release -p shopfloor -p shopfloor-chaos --bins
+	@exec $(TARGET)/release/shopfloor-chaos $(if $(CYCLES),--cycles $(CYCLES)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(DELIVERY),--delivery $(DELIVERY)) $(if $(FAULTS),--faults $(FAULTS))
 
 bench: ## ingest throughput, in messages and bytes a second
 	cargo bench --locked -p shopfloor-benches $(ARGS)

@@ -20,9 +20,9 @@ pub(crate) async fn run(store: Store, config: IngestConfig, stop: CancellationTo
     let retention = Duration::from_secs(config.ledger_retention_s);
     let jobs = async {
         tokio::join!(
-            every(GAUGES_EVERY, "gauges", || gauges(&store)),
-            every(sweep_every, "quarantine sweep", || sweep(&store)),
-            every(TRIM_EVERY, "ledger trimming", || trim(&store, retention)),
+            every(&store, GAUGES_EVERY, "gauges", || gauges(&store)),
+            every(&store, sweep_every, "quarantine sweep", || sweep(&store)),
+            every(&store, TRIM_EVERY, "ledger trimming", || trim(&store, retention)),
         )
     };
     tokio::select! {
@@ -32,6 +32,7 @@ pub(crate) async fn run(store: Store, config: IngestConfig, stop: CancellationTo
 }
 
 async fn every<F: Future<Output = Result<(), StoreError>>>(
+    store: &Store,
     period: Duration,
     job: &str,
     work: impl Fn() -> F,
@@ -40,7 +41,7 @@ async fn every<F: Future<Output = Result<(), StoreError>>>(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = work().await {
+        if let Err(error) = store.bounded(work()).await {
             tracing::warn!(
                 job,
                 error = error.chain(),

@@ -73,33 +73,7 @@ impl Haproxy {
                 listener.set_port(process::free_port()?);
             }
         }
-        let program = find_program()?;
-        let environment = environment(&options);
-        let checked = Command::new(&program)
-            .arg("-c")
-            .arg("-f")
-            .arg(&options.config)
-            .envs(environment.clone())
-            .output()
-            .doing(|| "start HAProxy to check its configuration".into())?;
-        succeeded(PART, "haproxy -c", checked)?;
-        let mut process = Process::spawn(Spec {
-            part: PART,
-            program: &program,
-            // In the foreground: a daemon would be no child of ours.
-            args: vec!["-db".into(), "-f".into(), options.config.clone().into()],
-            env: environment,
-            user: None,
-            log: options.dir.join("log"),
-            stop_signal: Signal::TERM,
-            remove: None,
-        })?;
-        let listeners = [options.rest, options.internal, options.mqtt].map(reachable);
-        process.wait_ready(START_TIMEOUT, |_id| {
-            listeners
-                .iter()
-                .all(|listener| TcpStream::connect_timeout(listener, CONNECT_TIMEOUT).is_ok())
-        })?;
+        let process = serve(&options)?;
         Ok(Self { options, process })
     }
 
@@ -128,6 +102,27 @@ impl Haproxy {
             .read_to_string(&mut table)
             .doing(|| "hear HAProxy".into())?;
         Ok(count_servers(&table))
+    }
+
+    /// Stops the process in its tracks, as a machine that hangs: connections stay open, unanswered.
+    pub fn pause(&self) -> Result<(), PartError> {
+        self.process.signal(Signal::STOP)
+    }
+
+    pub fn resume(&self) -> Result<(), PartError> {
+        self.process.signal(Signal::CONT)
+    }
+
+    /// `kill -9`; [`Haproxy::restart`] brings it back.
+    pub fn kill(&mut self) -> Result<(), PartError> {
+        self.process.kill().map(drop)
+    }
+
+    /// Starts again on the same addresses.
+    pub fn restart(&mut self) -> Result<(), PartError> {
+        self.process.stop()?;
+        self.process = serve(&self.options)?;
+        Ok(())
     }
 
     /// Stops at once: whoever is connected is cut off.
@@ -161,6 +156,38 @@ fn count_servers(table: &str) -> ServerCounts {
         }
     }
     counts
+}
+
+/// Checks the configuration, starts, and waits until every listener takes connections.
+fn serve(options: &HaproxyOptions) -> Result<Process, PartError> {
+    let program = find_program()?;
+    let environment = environment(options);
+    let checked = Command::new(&program)
+        .arg("-c")
+        .arg("-f")
+        .arg(&options.config)
+        .envs(environment.clone())
+        .output()
+        .doing(|| "start HAProxy to check its configuration".into())?;
+    succeeded(PART, "haproxy -c", checked)?;
+    let mut process = Process::spawn(Spec {
+        part: PART,
+        program: &program,
+        // In the foreground: a daemon would be no child of ours.
+        args: vec!["-db".into(), "-f".into(), options.config.clone().into()],
+        env: environment,
+        user: None,
+        log: options.dir.join("log"),
+        stop_signal: Signal::TERM,
+        remove: None,
+    })?;
+    let listeners = [options.rest, options.internal, options.mqtt].map(reachable);
+    process.wait_ready(START_TIMEOUT, |_id| {
+        listeners
+            .iter()
+            .all(|listener| TcpStream::connect_timeout(listener, CONNECT_TIMEOUT).is_ok())
+    })?;
+    Ok(process)
 }
 
 fn find_program() -> Result<PathBuf, PartError> {

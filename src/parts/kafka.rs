@@ -31,6 +31,8 @@ pub struct KafkaOptions {
     pub jars: PathBuf,
     /// Loopback port for clients; a free one where it is not given.
     pub port: Option<u16>,
+    /// Loopback port that clients are told to come to, where something stands between them and the node.
+    pub advertised_port: Option<u16>,
     /// For tests: the JVM compiles less, which starts sooner and runs slower, and the directory is removed when the
     /// server or this process ends.
     pub temporary: bool,
@@ -51,6 +53,12 @@ struct Ports {
     controller: u16,
 }
 
+impl KafkaOptions {
+    fn advertised_port(&self, ports: Ports) -> u16 {
+        self.advertised_port.unwrap_or(ports.clients)
+    }
+}
+
 impl Kafka {
     /// Starts the node that keeps its logs in `dir`, on free loopback ports, from the jars in the folder `jars`.
     pub fn start(dir: &Path, jars: &Path) -> Result<Self, PartError> {
@@ -58,6 +66,7 @@ impl Kafka {
             dir: dir.to_owned(),
             jars: jars.to_owned(),
             port: None,
+            advertised_port: None,
             temporary: false,
         })
     }
@@ -77,7 +86,11 @@ impl Kafka {
 
     /// What clients are to be given as `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
-        format!("{}:{}", Ipv4Addr::LOCALHOST, self.ports.clients)
+        format!(
+            "{}:{}",
+            Ipv4Addr::LOCALHOST,
+            self.options.advertised_port(self.ports)
+        )
     }
 
     /// Stops the server in its tracks, as a machine that hangs: connections stay open, unanswered.
@@ -224,11 +237,12 @@ fn java_args(options: &KafkaOptions) -> Vec<OsString> {
 
 fn write_properties(options: &KafkaOptions, data: &Path, ports: Ports) -> Result<PathBuf, PartError> {
     let path = options.dir.join("server.properties");
-    fs::write(&path, properties(data, ports)).doing(|| format!("write {}", path.display()))?;
+    fs::write(&path, properties(data, ports, options.advertised_port(ports)))
+        .doing(|| format!("write {}", path.display()))?;
     Ok(path)
 }
 
-fn properties(data: &Path, Ports { clients, controller }: Ports) -> String {
+fn properties(data: &Path, Ports { clients, controller }: Ports, advertised: u16) -> String {
     // A backslash starts an escape in a properties file.
     let data = data.display().to_string().replace('\\', "\\\\");
     format!(
@@ -237,7 +251,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{clients},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{clients}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}

@@ -1,5 +1,5 @@
 //! A line for each acknowledged message, on disk before an auditor looks:
-//! `machine,order,partId,timeOfProduction,valid|invalid`.
+//! `machine,order,partId,timeOfProduction,valid|invalid,sends`.
 //!
 //! Lines are written soon after the acknowledgement, so after a kill of the simulator the last few may be missing;
 //! none is ever there without its acknowledgement.
@@ -27,6 +27,8 @@ pub struct AckLine {
     pub time_of_production: String,
     /// False for what was invalid on purpose and belongs in the dead letters.
     pub valid: bool,
+    /// Times that it was published; each may have become a copy where QoS allows one.
+    pub sends: u32,
 }
 
 impl std::fmt::Display for AckLine {
@@ -37,9 +39,13 @@ impl std::fmt::Display for AckLine {
             part_id,
             time_of_production,
             valid,
+            sends,
         } = self;
         let valid = if *valid { "valid" } else { "invalid" };
-        write!(f, "{machine_id},{order},{part_id},{time_of_production},{valid}")
+        write!(
+            f,
+            "{machine_id},{order},{part_id},{time_of_production},{valid},{sends}"
+        )
     }
 }
 
@@ -47,29 +53,27 @@ impl FromStr for AckLine {
     type Err = String;
 
     fn from_str(line: &str) -> Result<Self, String> {
-        let wrong = || format!("{line:?} is not machine,order,partId,timeOfProduction,valid|invalid");
+        let wrong = || format!("{line:?} is not machine,order,partId,timeOfProduction,valid|invalid,sends");
         let mut fields = line.split(',');
         let mut number = || fields.next()?.parse::<i32>().ok();
         let (machine_id, order, part_id) = (number(), number(), number());
-        match (
-            machine_id,
-            order,
-            part_id,
-            fields.next(),
-            fields.next(),
-            fields.next(),
-        ) {
-            (Some(machine_id), Some(order), Some(part_id), Some(time), Some(valid), None) => Ok(Self {
-                machine_id,
-                order,
-                part_id,
-                time_of_production: time.to_owned(),
-                valid: match valid {
-                    "valid" => true,
-                    "invalid" => false,
-                    _ => return Err(wrong()),
-                },
-            }),
+        let (time, valid) = (fields.next(), fields.next());
+        let sends = fields.next().and_then(|sends| sends.parse().ok());
+        match (machine_id, order, part_id, time, valid, sends, fields.next()) {
+            (Some(machine_id), Some(order), Some(part_id), Some(time), Some(valid), Some(sends), None) => {
+                Ok(Self {
+                    machine_id,
+                    order,
+                    part_id,
+                    time_of_production: time.to_owned(),
+                    valid: match valid {
+                        "valid" => true,
+                        "invalid" => false,
+                        _ => return Err(wrong()),
+                    },
+                    sends,
+                })
+            }
             _ => Err(wrong()),
         }
     }
@@ -101,13 +105,14 @@ impl AckLog {
     }
 
     /// False where the file cannot be written any more.
-    pub(super) async fn acknowledged(&self, message: &Message) -> bool {
+    pub(super) async fn acknowledged(&self, message: &Message, sends: u32) -> bool {
         let line = AckLine {
             machine_id: message.unit.machine_id,
             order: message.unit.order,
             part_id: message.unit.part_id,
             time_of_production: iso_ms(message.unit.time_of_production_ms),
             valid: message.is_valid(),
+            sends,
         };
         self.lines.send(line).await.is_ok()
     }
@@ -156,15 +161,17 @@ mod tests {
             part_id: 3,
             time_of_production: "2023-12-10T00:00:00.000Z".to_owned(),
             valid: false,
+            sends: 2,
         };
-        assert_eq!(line.to_string(), "7,12,3,2023-12-10T00:00:00.000Z,invalid");
+        assert_eq!(line.to_string(), "7,12,3,2023-12-10T00:00:00.000Z,invalid,2");
         assert_eq!(line.to_string().parse(), Ok(line));
         for wrong in [
             "",
             "7,12,3",
-            "7,12,3,t,maybe",
-            "7,12,3,t,valid,",
-            "x,12,3,t,valid",
+            "7,12,3,t,valid",
+            "7,12,3,t,maybe,1",
+            "7,12,3,t,valid,1,",
+            "x,12,3,t,valid,1",
         ] {
             assert!(wrong.parse::<AckLine>().is_err(), "{wrong}");
         }

@@ -74,10 +74,13 @@ pub struct SimulateArgs {
     /// File whose first line is the password.
     #[arg(long, requires = "username")]
     pub password_file: Option<PathBuf>,
+    /// Keep-alive of every connection; a broker that is silent for twice as long is left.
+    #[arg(long, default_value = "30s", value_parser = keep_alive)]
+    pub keep_alive: Duration,
     /// Give up after this time without a connection, or without an acknowledgement where one is due.
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub patience: Duration,
-    /// Write a line for each acknowledged message: machine,order,partId,timeOfProduction,valid|invalid.
+    /// Write a line for each acknowledged message: machine,order,partId,timeOfProduction,valid|invalid,sends.
     #[arg(long)]
     pub ack_log: Option<PathBuf>,
     /// Show no progress.
@@ -112,6 +115,8 @@ pub struct Config {
     pub client_prefix: String,
     pub keep_session: bool,
     pub login: Option<Login>,
+    /// Whole seconds, 1 to 65,535.
+    pub keep_alive: Duration,
     pub patience: Duration,
     pub ack_log: Option<PathBuf>,
     pub progress: Progress,
@@ -197,6 +202,7 @@ impl Default for Config {
             client_prefix: "machine-".to_owned(),
             keep_session: false,
             login: None,
+            keep_alive: Duration::from_secs(30),
             patience: Duration::from_secs(60),
             ack_log: None,
             progress: Progress::Silent,
@@ -242,6 +248,7 @@ impl SimulateArgs {
             site: self.site,
             client_prefix: self.client_prefix,
             keep_session: self.keep_session,
+            keep_alive: self.keep_alive,
             patience: self.patience,
             ack_log: self.ack_log,
         })
@@ -313,6 +320,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     match digits.parse::<f64>().map(|number| number * seconds) {
         Ok(s) if s > 0.0 && s <= week_s => Ok(Duration::from_secs_f64(s)),
         _ => Err("must be above 0 and at most a week, for example 90s".to_owned()),
+    }
+}
+
+fn keep_alive(text: &str) -> Result<Duration, String> {
+    match duration(text) {
+        Ok(time) if time.subsec_nanos() == 0 && time.as_secs() <= u64::from(u16::MAX) => Ok(time),
+        _ => Err("must be whole seconds, 1s to 65535s".to_owned()),
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Ledger {
 struct Outbound {
     message: Message,
     first_written: Option<Instant>,
+    /// Times that it was written to a connection.
+    sends: u32,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub(super) struct Settled {
     pub(super) message: Message,
     /// From its first write, over all reconnects.
     pub(super) latency: Duration,
+    /// Times that it was published: more than once where a connection broke before the acknowledgement.
+    pub(super) sends: u32,
 }
 
 impl Ledger {
@@ -78,6 +82,7 @@ impl Ledger {
         self.queued.push_back(Outbound {
             message,
             first_written: None,
+            sends: 0,
         });
     }
 
@@ -94,6 +99,7 @@ impl Ledger {
             Some(_) => Written::Again,
         };
         outbound.first_written.get_or_insert(now);
+        outbound.sends += 1;
         // Nothing will be heard of a message of QoS 0, so it is done.
         if packet_id != 0 {
             self.flying.push_back(Flight {
@@ -113,6 +119,7 @@ impl Ledger {
             return false;
         };
         flight.state = State::Sent;
+        flight.outbound.sends += 1;
         self.resending -= 1;
         true
     }
@@ -192,6 +199,7 @@ impl Flight {
             .first_written
             .map(|written| now.duration_since(written));
         Settled {
+            sends: self.outbound.sends,
             message: self.outbound.message,
             latency: latency.unwrap_or_default(),
         }
@@ -247,6 +255,7 @@ mod tests {
             [1, 3, 4]
         );
         assert_eq!(ledger.written(1, now), Written::Again);
+        assert_eq!(ledger.settle(1, now).unwrap().sends, 2);
     }
 
     #[test]
@@ -263,6 +272,8 @@ mod tests {
         );
         assert_eq!(ledger.written(1, now), Written::Again);
         assert!(matches!(ledger.written(2, now), Written::First(_)));
+        let sends = [16, 1, 2].map(|id| ledger.settle(id, now).unwrap().sends);
+        assert_eq!(sends, [1, 2, 1]);
     }
 
     #[test]

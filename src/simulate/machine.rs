@@ -252,7 +252,7 @@ impl Desk {
         self.last_progress = Instant::now();
         self.stats.acknowledged(&settled);
         if let Some(log) = &self.log
-            && !log.acknowledged(&settled.message).await
+            && !log.acknowledged(&settled.message, settled.sends).await
         {
             // The run ends with the writer's error; publishing on would lose lines.
             self.stop();

@@ -15,11 +15,13 @@ pub struct Api<'a> {
     pub bootstrap: &'a str,
     /// What gateways must show; the same in [`crate::gateway::Gateway`].
     pub token: &'a str,
+    /// Further variables of its environment; `SHOPFLOOR_` ones are settings.
+    pub env: &'a [(String, String)],
 }
 
 impl Api<'_> {
     pub fn spawn(self) -> Server {
-        Server::spawn("api", self.dir, &self.config(), self.at.admin())
+        Server::spawn_with_env("api", self.dir, &self.config(), self.at.admin(), self.env)
     }
 
     fn config(self) -> String {

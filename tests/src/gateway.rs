@@ -18,11 +18,13 @@ pub struct Gateway<'a> {
     /// HAProxy's frontend for gateways.
     pub api: SocketAddr,
     pub token: &'a str,
+    /// Further variables of its environment; `SHOPFLOOR_` ones are settings.
+    pub env: &'a [(String, String)],
 }
 
 impl Gateway<'_> {
     pub fn spawn(self) -> Server {
-        Server::spawn("gateway", self.dir, &self.config(), self.at.admin())
+        Server::spawn_with_env("gateway", self.dir, &self.config(), self.at.admin(), self.env)
     }
 
     fn config(self) -> String {
@@ -33,6 +35,7 @@ impl Gateway<'_> {
             bootstrap,
             api,
             token,
+            ..
         } = self;
         format!(
             r#"

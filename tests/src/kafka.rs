@@ -7,11 +7,21 @@ use crate::repository;
 /// A real node, which the test may pause and kill. `None`, said loudly, where Kafka's jars cannot be had and need not
 /// be: what runs without them is `tests/up.rs`, on the embedded cluster.
 pub fn own() -> Option<Kafka> {
+    start(None, None)
+}
+
+/// The same behind something that listens on `advertised_port` and hands on to `port`.
+pub fn behind(port: u16, advertised_port: u16) -> Option<Kafka> {
+    start(Some(port), Some(advertised_port))
+}
+
+fn start(port: Option<u16>, advertised_port: Option<u16>) -> Option<Kafka> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let started = Kafka::start_with(KafkaOptions {
         dir: dir.path().to_owned(),
         jars: repository::kafka_jars(),
-        port: None,
+        port,
+        advertised_port,
         temporary: true,
     });
     match started {

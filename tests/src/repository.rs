@@ -20,11 +20,14 @@ pub fn haproxy_config() -> PathBuf {
     root().join("haproxy/haproxy.cfg")
 }
 
-/// The `shopfloor` binary of this build: cargo puts it two folders above the tests.
+/// The `shopfloor` binary of this build: beside a binary, one folder above a test.
 pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's own path");
-    let built = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
-    let binary = built.join("shopfloor");
+    let own = std::env::current_exe().expect("this program's own path");
+    let mut folder = own.parent().expect("target/<profile>, or deps in it");
+    if folder.ends_with("deps") {
+        folder = folder.parent().expect("target/<profile>");
+    }
+    let binary = folder.join("shopfloor");
     assert!(
         binary.is_file(),
         "{} is not built: run `cargo build --workspace --bins`, as `make test` does",

@@ -20,6 +20,7 @@ pub struct Server {
     dir: PathBuf,
     args: Vec<OsString>,
     admin: SocketAddr,
+    env: Vec<(String, String)>,
     process: Process,
 }
 
@@ -27,20 +28,42 @@ impl Server {
     /// Starts `shopfloor <kind> --config <dir>/config.toml` with the given configuration, and returns before it is
     /// ready: servers that need each other start side by side.
     pub fn spawn(kind: &'static str, dir: &Path, config: &str, admin: SocketAddr) -> Self {
+        Self::spawn_with_env(kind, dir, config, admin, &[])
+    }
+
+    /// The same with further variables of its environment.
+    pub(crate) fn spawn_with_env(
+        kind: &'static str,
+        dir: &Path,
+        config: &str,
+        admin: SocketAddr,
+        env: &[(String, String)],
+    ) -> Self {
         fs::create_dir_all(dir).expect("a directory for the server");
         fs::write(dir.join("config.toml"), config).expect("write the configuration");
         let args = vec!["--config".into(), dir.join("config.toml").into()];
-        Self::with_args(kind, dir, args, admin)
+        Self::start(kind, dir, args, admin, env)
     }
 
     /// The same with arguments alone; `dir` is for its log.
     pub fn with_args(kind: &'static str, dir: &Path, args: Vec<OsString>, admin: SocketAddr) -> Self {
+        Self::start(kind, dir, args, admin, &[])
+    }
+
+    fn start(
+        kind: &'static str,
+        dir: &Path,
+        args: Vec<OsString>,
+        admin: SocketAddr,
+        env: &[(String, String)],
+    ) -> Self {
         Self {
             kind,
             dir: dir.to_owned(),
-            process: spawn(kind, dir, &args),
+            process: spawn(kind, dir, &args, env),
             args,
             admin,
+            env: env.to_vec(),
         }
     }
 
@@ -71,7 +94,30 @@ impl Server {
     /// Starts the ended server again, with the same configuration.
     pub fn restart(&mut self) {
         assert!(!self.process.is_running(), "the {} still runs", self.kind);
-        self.process = spawn(self.kind, &self.dir, &self.args);
+        self.process = spawn(self.kind, &self.dir, &self.args, &self.env);
+    }
+
+    /// SIGSTOP: it hangs, its connections stay open.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.process
+            .signal(signal)
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// SIGTERM, as an operator's; asserts that it ends well.
@@ -86,7 +132,7 @@ impl Server {
     }
 }
 
-fn spawn(kind: &'static str, dir: &Path, own: &[OsString]) -> Process {
+fn spawn(kind: &'static str, dir: &Path, own: &[OsString], env: &[(String, String)]) -> Process {
     // The binary takes every SHOPFLOOR_ variable as a setting; this one is the tests'.
     let mut args: Vec<OsString> = vec![
         "-u".into(),
@@ -99,7 +145,7 @@ fn spawn(kind: &'static str, dir: &Path, own: &[OsString]) -> Process {
         part: kind,
         program: Path::new("env"),
         args,
-        env: Vec::new(),
+        env: env.to_vec(),
         user: None,
         log: dir.join("log"),
         stop_signal: Signal::TERM,

@@ -69,6 +69,7 @@ impl Stack {
                 database_url: &database_url,
                 bootstrap: &bootstrap,
                 token: TOKEN,
+                env: &[],
             }
             .spawn()
         });
@@ -80,6 +81,7 @@ impl Stack {
                 bootstrap: &bootstrap,
                 api: haproxy.internal(),
                 token: TOKEN,
+                env: &[],
             }
             .spawn()
         });
@@ -100,7 +102,7 @@ impl Stack {
             let servers = ok(stack.haproxy.servers());
             wait::holds(servers == all, format!("{servers:?}"))
         });
-        stack.load_reference();
+        load_reference(stack.haproxy.rest());
         Some(stack)
     }
 
@@ -111,17 +113,17 @@ impl Stack {
             .map(str::to_owned)
             .collect()
     }
+}
 
-    fn load_reference(&self) {
-        let rest = self.haproxy.rest();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime
-            .block_on(shopfloor::reference::load(&format!("http://{rest}")))
-            .unwrap_or_else(|error| panic!("loading the reference data: {error}"));
-    }
+/// The factory of the reference data, through the public REST listener.
+pub fn load_reference(rest: SocketAddr) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime
+        .block_on(shopfloor::reference::load(&format!("http://{rest}")))
+        .unwrap_or_else(|error| panic!("loading the reference data: {error}"));
 }
 
 fn ok<T>(result: Result<T, PartError>) -> T {

@@ -84,7 +84,10 @@ impl Relay {
         }
         if self.held_until.is_some()
             && !self.unanswered
-            && let Err(error) = table::release_lease(&self.store, self.holder).await
+            && let Err(error) = self
+                .store
+                .bounded(table::release_lease(&self.store, self.holder))
+                .await
         {
             tracing::warn!(
                 error = error.chain(),
@@ -139,7 +142,8 @@ impl Relay {
             .map(|(topic, _)| topic.clone())
             .collect();
         let (max_rows, max_bytes) = (self.config.max_batch_records, self.config.max_batch_bytes);
-        let pending = table::pending(&self.store, &resting, max_rows, max_bytes).await?;
+        let pending = table::pending(&self.store, &resting, max_rows, max_bytes);
+        let pending = self.store.bounded(pending).await?;
         if pending.is_empty() {
             // What has rested and has nothing more to send.
             self.resting.retain(|_, rest| rest.until > now);
@@ -149,7 +153,8 @@ impl Relay {
         let results = self.publish(records, stop).await;
         let settlement = Settlement::of(&given, results);
         // Confirmed rows go even where the lease was lost meanwhile: Kafka has them.
-        table::settle(&self.store, &settlement.delivered, &settlement.refused).await?;
+        let settled = table::settle(&self.store, &settlement.delivered, &settlement.refused);
+        self.store.bounded(settled).await?;
         self.note(&given, &settlement);
         Ok(Round::Worked)
     }
@@ -200,7 +205,8 @@ impl Relay {
         if self.held_until.is_some_and(|until| until > asked + lease * 2 / 3) {
             return Ok(true);
         }
-        let ours = table::hold_lease(&self.store, self.holder, lease).await?;
+        let held = table::hold_lease(&self.store, self.holder, lease);
+        let ours = self.store.bounded(held).await?;
         if ours != self.held_until.is_some() {
             tracing::info!(publishes = ours, "the outbox relay changed its role");
         }

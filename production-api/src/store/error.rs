@@ -1,5 +1,7 @@
 //! What can go wrong between the API and Postgres.
 
+use std::time::Duration;
+
 use deadpool_postgres::{BuildError, PoolError};
 use tokio_postgres::error::SqlState;
 
@@ -16,6 +18,8 @@ pub enum StoreError {
     Postgres(#[from] tokio_postgres::Error),
     #[error("a record could not be written as JSON")]
     Encode(#[from] serde_json::Error),
+    #[error("Postgres did not answer within {0:?}")]
+    Silent(Duration),
     #[error("{0}")]
     Unexpected(&'static str),
     #[error("the migrations failed")]
@@ -28,7 +32,7 @@ impl StoreError {
     /// The metric label.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Pool(_) => "postgres_unavailable",
+            Self::Pool(_) | Self::Silent(_) => "postgres_unavailable",
             Self::Build(_) => "pool_settings",
             Self::Postgres(_) if self.is_temporary() => "postgres_unavailable",
             Self::Postgres(_) => "postgres_refused",
@@ -43,7 +47,7 @@ impl StoreError {
     /// transactions stood in each other's way.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Pool(_) => true,
+            Self::Pool(_) | Self::Silent(_) => true,
             Self::Build(_)
             | Self::Encode(_)
             | Self::Unexpected(_)

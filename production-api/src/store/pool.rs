@@ -1,8 +1,12 @@
 //! The pool of connections, the schema they need, and transactions on them.
 
+use std::future::Future;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+    Transaction,
+};
 use tokio_postgres::NoTls;
 use tokio_postgres::config::Host;
 
@@ -17,6 +21,14 @@ mod embedded {
 /// Held while migrating, so that processes that start together migrate one after the other.
 const MIGRATION_LOCK: i64 = 0x5348_4f50_464c_4f4f;
 
+/// A connection that was handed out longer ago than this must show that it still answers. One that hangs without a
+/// reset comes back with the request that gave up on it, and nothing else tells it from a good one.
+const TRUSTED_FOR: Duration = Duration::from_millis(100);
+/// Time for that answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Statements, each with its timeout, that one piece of background work may wait for.
+const STATEMENTS_OF_A_JOB: u32 = 3;
+
 /// The database, through a pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -24,6 +36,7 @@ pub struct Store {
     /// For connections that are not the pool's.
     pub(super) postgres: tokio_postgres::Config,
     pub(super) lists: Lists,
+    job_timeout: Duration,
 }
 
 impl Store {
@@ -50,12 +63,18 @@ impl Store {
             .wait_timeout(Some(timeout))
             .create_timeout(Some(timeout))
             .recycle_timeout(Some(timeout))
+            .pre_recycle(Hook::async_fn(|client, metrics| {
+                let used_ago = metrics.last_used();
+                Box::pin(still_answers(client, used_ago))
+            }))
             .runtime(Runtime::Tokio1)
             .build()?;
         Ok(Self {
             pool,
             postgres,
             lists: Lists::new(config),
+            job_timeout: timeout
+                + Duration::from_millis(config.statement_timeout_ms).saturating_mul(STATEMENTS_OF_A_JOB),
         })
     }
 
@@ -109,8 +128,30 @@ impl Store {
         }
     }
 
+    /// Background work, given up when Postgres stays silent: no request's timeout ends it, and a connection that
+    /// hangs without a reset would hold it for ever.
+    pub(crate) async fn bounded<T>(
+        &self,
+        job: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let limit = self.job_timeout;
+        let done = tokio::time::timeout(limit, job).await;
+        done.unwrap_or(Err(StoreError::Silent(limit)))
+    }
+
     pub(crate) async fn client(&self) -> Result<Object, StoreError> {
         Ok(self.pool.get().await?)
+    }
+}
+
+async fn still_answers(client: &ClientWrapper, used_ago: Duration) -> Result<(), HookError> {
+    if used_ago < TRUSTED_FOR {
+        return Ok(());
+    }
+    let asked = tokio::time::timeout(ANSWER_TIMEOUT, client.simple_query("")).await;
+    match asked {
+        Ok(answer) => answer.map(drop).map_err(HookError::Backend),
+        Err(_elapsed) => Err(HookError::message("it does not answer")),
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) async fn start(args: &Args) -> Result<Site> {
         dir: args.dir.join("kafka"),
         jars: args.kafka_jars.clone(),
         port: None,
+        advertised_port: None,
         temporary: false,
     };
     let kafka = blocking("start Kafka", move || Kafka::start_with(kafka)).await?;

@@ -14,14 +14,10 @@
 mod v4;
 mod v5;
 
-use std::time::Duration;
-
 use rumqttc::Outgoing;
 
 use super::args::{Config, Version};
 use super::payload::Message;
-
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// What happened to a packet id, or to the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,14 +5,14 @@ use rumqttc::{
     PubRel, Publish, QoS, Request,
 };
 
-use super::{Event, KEEP_ALIVE, Resend, network, outgoing};
+use super::{Event, Resend, network, outgoing};
 use crate::simulate::args::{Config, Login};
 use crate::simulate::payload::Message;
 
 pub(super) fn client(config: &Config, id: String, window: u16, capacity: usize) -> (AsyncClient, EventLoop) {
     let mut options = MqttOptions::new(id, &config.host, config.port);
     options
-        .set_keep_alive(KEEP_ALIVE)
+        .set_keep_alive(config.keep_alive)
         .set_inflight(window)
         .set_clean_session(!config.persistent_session());
     if let Some(Login { username, password }) = &config.login {

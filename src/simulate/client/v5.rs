@@ -1,22 +1,26 @@
 //! MQTT 5.
 
+use std::time::Duration;
+
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode, Packet, PubAckReason, PubCompReason, PubRecReason, PubRel, Publish, PublishProperties,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event as RawEvent, EventLoop, MqttOptions, Request};
 
-use super::{Event, KEEP_ALIVE, Reason, Resend, network, outgoing};
+use super::{Event, Reason, Resend, network, outgoing};
 use crate::simulate::args::{Config, Login};
 use crate::simulate::payload::Message;
 
+/// rumqttc refuses a shorter one; where the broker asks for a shorter one in CONNACK, it keeps to that.
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
 /// How long the broker may forget a machine that is gone.
 const SESSION_EXPIRY_S: u32 = 3600;
 
 pub(super) fn client(config: &Config, id: String, window: u16, capacity: usize) -> (AsyncClient, EventLoop) {
     let mut options = MqttOptions::new(id, &config.host, config.port);
     options
-        .set_keep_alive(KEEP_ALIVE)
+        .set_keep_alive(config.keep_alive.max(KEEP_ALIVE_MIN))
         .set_outgoing_inflight_upper_limit(window);
     // Later connections ask for the session that the first one starts.
     options.set_clean_start(true).set_network_options(network());

@@ -1,0 +1,201 @@
+//! The whole, as the suite runs it: one gateway behind HAProxy, two APIs, Kafka, Postgres, and a wire that can hang
+//! in every place.
+//!
+//! Every timeout on the way is short, so that a fault which outlasts them all is short too.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, Kafka, PartError, Postgres, process};
+use shopfloor_tests::api::Api;
+use shopfloor_tests::gateway::Gateway;
+use shopfloor_tests::server::Server;
+use shopfloor_tests::{kafka, postgres, repository, stack};
+use tokio::runtime::Handle;
+
+use crate::fault::Wire;
+use crate::link::Link;
+
+/// Longest wait for an answer on the way; HAProxy's limits alone are above it, as they are above its servers'.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Of the device connections: a gateway leaves a silent device after 1.5 times this.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Longer than each of them.
+pub const OUTLAST: Duration = Duration::from_millis(3_500);
+/// One file of the spool: small, so that a run begins and recycles many.
+const SEGMENT_BYTES: u64 = 1024 * 1024;
+
+const DATABASE: &str = "factory";
+const TOKEN: &str = "a token of the chaos suite";
+
+/// The running whole. Fields drop in the order in which they stand: clients of a part before the part.
+#[derive(Debug)]
+pub struct Rig {
+    pub gateway: Server,
+    pub apis: [Server; 2],
+    pub haproxy: Haproxy,
+    pub kafka: Kafka,
+    pub postgres: Postgres,
+    pub wires: Wires,
+    dir: tempfile::TempDir,
+}
+
+/// The wires between the parts.
+#[derive(Debug)]
+pub struct Wires {
+    devices: Link,
+    kafka: Link,
+    api: Link,
+    postgres: Link,
+}
+
+impl Wires {
+    pub fn get(&self, wire: Wire) -> &Link {
+        match wire {
+            Wire::Devices => &self.devices,
+            Wire::Kafka => &self.kafka,
+            Wire::Api => &self.api,
+            Wire::Postgres => &self.postgres,
+        }
+    }
+}
+
+impl Rig {
+    /// Starts everything and loads the reference data. `delivery` is the gateway's `bridge.kafka.delivery`. `None`
+    /// where real Kafka cannot be had and need not be.
+    pub fn start(runtime: &Handle, delivery: Option<&str>) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let open = |to: SocketAddr| Link::open(runtime, to).expect("a port for a wire");
+        // Clients are told the wire's port, so the wire must know the node's before it runs.
+        let at_kafka = SocketAddr::from((Ipv4Addr::LOCALHOST, ok(process::free_port())));
+        let to_kafka = open(at_kafka);
+        let advertised = to_kafka.address().port();
+        let starting = std::thread::spawn(move || kafka::behind(at_kafka.port(), advertised));
+        let postgres = postgres::own();
+        ok(postgres.create_database(DATABASE));
+        let to_postgres = open((Ipv4Addr::LOCALHOST, postgres.port()).into());
+        let kafka = starting
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+
+        let backend = || ok(Backend::on_free_ports());
+        let (at_apis, at_gateway) = ([backend(), backend()], backend());
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let haproxy = ok(Haproxy::start(HaproxyOptions {
+            config: repository::haproxy_config(),
+            dir: dir.path().join("haproxy"),
+            rest: free,
+            internal: free,
+            mqtt: free,
+            apis: at_apis,
+            // Order per machine is one gateway's promise: the second place stays empty.
+            gateways: [at_gateway, backend()],
+        }));
+        let wires = Wires {
+            devices: open(haproxy.mqtt()),
+            kafka: to_kafka,
+            api: open(haproxy.internal()),
+            postgres: to_postgres,
+        };
+
+        let database_url = postgres.url(DATABASE).replace(
+            &postgres.port().to_string(),
+            &wires.postgres.address().port().to_string(),
+        );
+        let mut apis = [1, 2].map(|number| {
+            Api {
+                dir: &dir.path().join(format!("api-{number}")),
+                at: at_apis[number - 1],
+                database_url: &database_url,
+                bootstrap: &kafka.bootstrap(),
+                token: TOKEN,
+                env: &api_settings(),
+            }
+            .spawn()
+        });
+        let mut gateway = Gateway {
+            dir: &dir.path().join("gateway"),
+            id: "gateway-1",
+            at: at_gateway,
+            bootstrap: &kafka.bootstrap(),
+            api: wires.api.address(),
+            token: TOKEN,
+            env: &gateway_settings(delivery),
+        }
+        .spawn();
+        for server in apis.iter_mut().chain([&mut gateway]) {
+            server.wait_ready();
+        }
+        stack::load_reference(haproxy.rest());
+        Some(Self {
+            gateway,
+            apis,
+            haproxy,
+            kafka,
+            postgres,
+            wires,
+            dir,
+        })
+    }
+
+    /// A place for the run's own files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What a psql script prints, past every wire.
+    pub fn psql(&self, script: &str) -> Result<String, PartError> {
+        self.postgres.psql(DATABASE, script)
+    }
+
+    /// The logs of a run that failed.
+    pub fn keep(self) -> PathBuf {
+        self.dir.keep()
+    }
+}
+
+fn gateway_settings(delivery: Option<&str>) -> Vec<(String, String)> {
+    let timeout_ms = TIMEOUT.as_millis();
+    let mut settings = settings(&[
+        ("MQTT__CONNECT_TIMEOUT_MS", &timeout_ms),
+        ("MQTT__WRITE_TIMEOUT_MS", &timeout_ms),
+        ("MQTT__MAX_KEEP_ALIVE_S", &KEEP_ALIVE.as_secs()),
+        ("BRIDGE__SPOOL__MAX_BYTES", &(48 * SEGMENT_BYTES)),
+        ("BRIDGE__SPOOL__SEGMENT_MAX_BYTES", &SEGMENT_BYTES),
+        ("BRIDGE__SPOOL__COMMIT_MAX_BYTES", &(SEGMENT_BYTES / 8)),
+        ("BRIDGE__SPOOL__QUEUE_MAX_BYTES", &(4 * SEGMENT_BYTES)),
+        // So little that sinks which fall behind read from the disk.
+        ("BRIDGE__SPOOL__HOT_MAX_BYTES", &(SEGMENT_BYTES / 2)),
+        ("BRIDGE__SPOOL__MIN_FREE_DISK_BYTES", &0),
+        (
+            "BRIDGE__KAFKA__PROPERTIES",
+            &format!("{{ \"socket.timeout.ms\" = \"{timeout_ms}\" }}"),
+        ),
+        ("BRIDGE__API__TIMEOUT_MS", &timeout_ms),
+        ("BRIDGE__API__MAX_BACKOFF_MS", &1000),
+    ]);
+    if let Some(delivery) = delivery {
+        settings.extend(self::settings(&[("BRIDGE__KAFKA__DELIVERY", &delivery)]));
+    }
+    settings
+}
+
+fn api_settings() -> Vec<(String, String)> {
+    let timeout_ms = TIMEOUT.as_millis();
+    settings(&[
+        ("API__REQUEST_TIMEOUT_MS", &timeout_ms),
+        ("API__DATABASE__CONNECT_TIMEOUT_MS", &1000),
+        ("API__DATABASE__STATEMENT_TIMEOUT_MS", &1500),
+    ])
+}
+
+fn settings(all: &[(&str, &dyn std::fmt::Display)]) -> Vec<(String, String)> {
+    all.iter()
+        .map(|(name, value)| (format!("SHOPFLOOR_{name}"), value.to_string()))
+        .collect()
+}
+
+pub(crate) fn ok<T>(result: Result<T, PartError>) -> T {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}
