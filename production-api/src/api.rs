@@ -1,8 +1,9 @@
-//! What the requests share: the settings, the database and where records go.
+//! What the requests share: the settings, the database, where records go, the MQTT brokers.
 
 use std::sync::Arc;
 
 use crate::config::ApiConfig;
+use crate::mqtt::Mqtt;
 use crate::outbox::Publisher;
 use crate::store::Store;
 
@@ -12,6 +13,8 @@ pub struct Api {
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) store: Store,
     pub(crate) publisher: Arc<dyn Publisher>,
+    /// Once the API serves, where a broker is named.
+    pub(crate) mqtt: Option<Arc<Mqtt>>,
 }
 
 impl std::fmt::Debug for Api {
@@ -28,6 +31,7 @@ impl Api {
             config: Arc::new(config),
             store,
             publisher,
+            mqtt: None,
         }
     }
 

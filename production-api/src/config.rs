@@ -1,4 +1,4 @@
-//! What the API can be told. The store and the outbox, which stand below, bring their own sections.
+//! What the API can be told. The store, the outbox and the MQTT service, which stand below, bring their own sections.
 
 use std::fmt;
 
@@ -6,6 +6,7 @@ use serde::Deserialize;
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::problem::{Problem, check_range};
 
+use crate::mqtt::MqttConfig;
 use crate::outbox::OutboxConfig;
 use crate::store::DatabaseConfig;
 
@@ -21,6 +22,7 @@ pub struct ApiConfig {
     pub rate_limit: RateLimitConfig,
     pub ingest: IngestConfig,
     pub outbox: OutboxConfig,
+    pub mqtt: MqttConfig,
     /// Longest that one request may take before it is answered with 503.
     pub request_timeout_ms: u64,
     /// Requests worked on at once; further ones are answered with 503 at once.
@@ -73,6 +75,7 @@ impl fmt::Debug for ApiConfig {
             .field("rate_limit", &self.rate_limit)
             .field("ingest", &self.ingest)
             .field("outbox", &self.outbox)
+            .field("mqtt", &self.mqtt)
             .field("request_timeout_ms", &self.request_timeout_ms)
             .field("max_requests_in_flight", &self.max_requests_in_flight)
             .field("max_body_bytes", &self.max_body_bytes)
@@ -93,6 +96,7 @@ impl Default for ApiConfig {
             rate_limit: RateLimitConfig::default(),
             ingest: IngestConfig::default(),
             outbox: OutboxConfig::default(),
+            mqtt: MqttConfig::default(),
             request_timeout_ms: 15_000,
             max_requests_in_flight: 1_024,
             max_body_bytes: 102_400,
@@ -134,6 +138,8 @@ impl ApiConfig {
         self.rate_limit.problems(&format!("{at}.rate_limit"), out);
         self.ingest.problems(&format!("{at}.ingest"), out);
         self.outbox.problems(&format!("{at}.outbox"), out);
+        self.mqtt
+            .problems(&format!("{at}.mqtt"), self.request_timeout_ms, out);
         check_range(
             out,
             format!("{at}.request_timeout_ms"),

@@ -31,6 +31,18 @@ pub enum Error {
     Unauthorized,
     #[error("Rate limit exceeded")]
     RateLimited,
+    /// What stands behind this service is not there; the text says what.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It did not answer in time.
+    #[error("{0}")]
+    Unanswered(String),
+    /// It does not let this service in.
+    #[error("{0}")]
+    RefusedBehind(String),
+    /// It does not take what the client sent.
+    #[error("{0}")]
+    Unprocessable(String),
     #[error("the service is overloaded")]
     Overloaded,
     #[error("the request took too long")]
@@ -63,6 +75,10 @@ impl Error {
             Self::UnsupportedMedia(_) => "unsupported_media",
             Self::Unauthorized => "unauthorized",
             Self::RateLimited => "rate_limited",
+            Self::Unavailable(_) => "unavailable",
+            Self::Unanswered(_) => "unanswered",
+            Self::RefusedBehind(_) => "refused_behind",
+            Self::Unprocessable(_) => "unprocessable",
             Self::Overloaded => "overloaded",
             Self::TimedOut => "timed_out",
             Self::Internal => "internal",

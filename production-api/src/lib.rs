@@ -13,6 +13,7 @@
 //!   quarantine, trimming, gauges.
 //! - `problem`: errors as problem details, where a client asks for them; `request_id` is their name in the logs.
 //! - `reply`: how answers and errors are written.
+//! - `mqtt`: publishes and follows topics for clients without MQTT. The only folder that names rumqttc.
 //! - [`store`]: Postgres. The only folder that names tokio-postgres.
 //! - `validate`: bodies to commands, with the original's texts; `js` has the conversions that they imply.
 //!   [`telemetry`] holds the rules of a valid batch.
@@ -37,6 +38,7 @@ mod body;
 mod conditions;
 mod js;
 mod model;
+mod mqtt;
 mod openapi;
 mod path;
 mod problem;
@@ -52,4 +54,5 @@ mod validate;
 
 pub use api::Api;
 pub use config::ApiConfig;
+pub use mqtt::MqttConfig;
 pub use store::Store;

@@ -15,6 +15,7 @@ pub fn describe() {
     describe_counter!(FAILED_TOTAL, "Requests answered with an error, by kind.");
     describe_counter!(LIMITED_TOTAL, "Requests refused by the rate limit.");
     describe_ingest();
+    describe_mqtt();
     describe_outbox();
 }
 
@@ -78,6 +79,45 @@ pub(crate) fn quarantine_swept(count: u64) {
 
 pub(crate) fn ledger_trimmed(count: u64) {
     counter!(LEDGER_TRIMMED_TOTAL).increment(count);
+}
+
+// MQTT.
+
+const MQTT_CONNECTED: &str = "shopfloor_api_mqtt_connected";
+const MQTT_PUBLISHED_TOTAL: &str = "shopfloor_api_mqtt_publishes_total";
+const MQTT_STREAMS: &str = "shopfloor_api_mqtt_streams";
+const MQTT_OVERFLOWED_TOTAL: &str = "shopfloor_api_mqtt_streams_overflowed_total";
+
+fn describe_mqtt() {
+    describe_gauge!(
+        MQTT_CONNECTED,
+        "1 while the connection that publishes stands, else 0."
+    );
+    describe_counter!(
+        MQTT_PUBLISHED_TOTAL,
+        "Publishes to the MQTT broker: acknowledged, or why not."
+    );
+    describe_gauge!(MQTT_STREAMS, "Open subscriptions to MQTT topics.");
+    describe_counter!(
+        MQTT_OVERFLOWED_TOTAL,
+        "Subscriptions that ended because their client read too slowly."
+    );
+}
+
+pub(crate) fn mqtt_connected(is_connected: bool) {
+    gauge!(MQTT_CONNECTED).set(f64::from(u8::from(is_connected)));
+}
+
+pub(crate) fn mqtt_published(outcome: &'static str) {
+    counter!(MQTT_PUBLISHED_TOTAL, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn mqtt_streams(change: f64) {
+    gauge!(MQTT_STREAMS).increment(change);
+}
+
+pub(crate) fn mqtt_overflowed() {
+    counter!(MQTT_OVERFLOWED_TOTAL).increment(1);
 }
 
 // Outbox.

@@ -149,7 +149,10 @@ impl Error {
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Overloaded | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unanswered(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::RefusedBehind(_) => StatusCode::BAD_GATEWAY,
+            Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store {
                 is_temporary: true, ..
             } => StatusCode::SERVICE_UNAVAILABLE,

@@ -8,10 +8,10 @@ use http::Method;
 use crate::api::Api;
 use crate::error::Error;
 use crate::path::SentUri;
-use crate::resources::{machines, materials, parts, prices, units};
+use crate::resources::{machines, materials, mqtt, parts, prices, units};
 
 /// Every fixed word of the table below; clients may write them in any case.
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 19] = [
     "api",
     "v1",
     "materials",
@@ -25,6 +25,9 @@ const WORDS: [&str; 16] = [
     "many-machines",
     "supply-chain",
     "many-supply-chain",
+    "mqtt",
+    "publish",
+    "subscribe",
     "internal",
     "production",
     "production-swagger-spec.json",
@@ -89,7 +92,9 @@ pub(crate) fn public(api: Api) -> Router {
         .route("/supply-chain", get(units::list).post(units::create))
         .route("/supply-chain/many-supply-chain", post(units::create_many).patch(units::update_many)
             .get(units::get))
-        .route("/supply-chain/{id}", get(units::get).patch(units::update));
+        .route("/supply-chain/{id}", get(units::get).patch(units::update))
+        .route("/mqtt/publish", post(mqtt::publish))
+        .route("/mqtt/subscribe", get(mqtt::subscribe));
     Router::new()
         .nest("/api/v1", routes)
         .fallback(unknown)

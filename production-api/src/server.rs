@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::api::Api;
+use crate::mqtt::Mqtt;
 use crate::outbox::Relay;
 use crate::rate_limit::ClientAddress;
 use crate::stack::{self, Stack};
@@ -50,7 +51,8 @@ impl Api {
     }
 
     /// Serves `listener` until `stop`; requests under way are finished on `tasks`.
-    pub async fn serve(self, listener: Listener, stop: CancellationToken, tasks: TaskTracker) {
+    pub async fn serve(mut self, listener: Listener, stop: CancellationToken, tasks: TaskTracker) {
+        self.mqtt = Mqtt::start(&self.config.mqtt, &stop, &tasks).map(Arc::new);
         let stack = stack::build(&self);
         let stopping = stop.clone();
         listener

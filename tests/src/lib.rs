@@ -10,6 +10,7 @@
 //! - [`python`]: the clients that are not ours: the migration client's reader, paho-mqtt's publisher.
 //! - [`http`]: a REST client that can choose its own address. [`rest`]: the API inside the test and a client to it.
 //! - [`server`]: one process of the `shopfloor` binary; [`api`] and [`gateway`] are its two kinds of servers.
+//! - [`proxy`]: a network between two parts, which passes, falls silent or breaks.
 //! - [`stack`]: all of it behind HAProxy, as `make up` runs it.
 //! - [`simulator`], [`publisher`]: machines, ours and third parties'; each says what was acknowledged.
 //! - [`operator`]: one command of an operator, and what it said.
@@ -26,6 +27,7 @@ pub mod http;
 pub mod kafka;
 pub mod operator;
 pub mod postgres;
+pub mod proxy;
 pub mod publisher;
 pub mod python;
 pub mod repository;

@@ -91,7 +91,12 @@ const OPERATIONS: &[Operation] = &[
     operation("patch", "/supply-chain/many-supply-chain", "Change units, all or none", "UnitChanges", 200, "[WrittenUnit]", &[400, 404]),
     operation("get", "/supply-chain/{uuid}", "Get a unit", "", 200, "SupplyChain", &[400, 404]),
     operation("patch", "/supply-chain/{uuid}", "Change a unit", "UnitChange", 200, "WrittenUnit", &[400, 404]),
+    operation("post", "/mqtt/publish", "Publish to an MQTT topic; answered when the broker has acknowledged", "MqttMessage", 201, "MqttPublished", &[422, 502, 504]),
+    operation("get", "/mqtt/subscribe", "Follow an MQTT topic filter", "", 200, EVENT_STREAM, &[502]),
 ];
+
+/// An answer that is a stream of server-sent events.
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// Refusals that every operation has, and those of a body.
 const ANYWHERE: [u16; 5] = [400, 412, 429, 500, 503];
@@ -151,7 +156,9 @@ impl Operation {
     fn responses(&self) -> Value {
         let mut responses = Map::new();
         let mut success = json!({"description": self.summary});
-        if !self.answer.is_empty() {
+        if self.answer == EVENT_STREAM {
+            success["content"] = json!({EVENT_STREAM: {"schema": {"type": "string"}}});
+        } else if !self.answer.is_empty() {
             success["content"] = json!({"application/json": {"schema": reference(self.answer)}});
         }
         if self.is_read() || self.method == "patch" && self.has_entity_tag() {
@@ -162,7 +169,7 @@ impl Operation {
         if self.is_read() {
             responses.insert("304".into(), json!({"description": reason(304)}));
         }
-        let of_a_body = OF_A_BODY.iter().filter(|_| !self.is_read());
+        let of_a_body = OF_A_BODY.iter().filter(|_| self.method != "get");
         for status in ANYWHERE.iter().chain(of_a_body).chain(self.refusals) {
             let content = json!({
                 "application/json": {"schema": reference("Refusal")},

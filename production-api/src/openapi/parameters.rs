@@ -1,13 +1,13 @@
-//! Parameters in paths and headers: what is the same for every operation of a kind.
+//! Parameters in paths, headers and queries: what is the same for every operation of a kind.
 
 use serde_json::{Value, json};
 
-use super::Operation;
+use super::{EVENT_STREAM, Operation};
 
 impl Operation {
     /// All of its parameters.
     pub(super) fn parameters(&self) -> Vec<Value> {
-        let mut parameters: Vec<Value> = self.in_path().into_iter().collect();
+        let mut parameters: Vec<Value> = self.in_path().or_else(|| self.filter()).into_iter().collect();
         if self.is_read() {
             let text = "Entity tags of copies that the client has; 304 where one is still good";
             parameters.push(header("If-None-Match", text));
@@ -18,13 +18,20 @@ impl Operation {
         parameters
     }
 
+    /// True where the answer is what is stored.
     pub(super) fn is_read(&self) -> bool {
-        self.method == "get"
+        self.method == "get" && self.answer != EVENT_STREAM
     }
 
     /// True where GET of the same address has one answer, whose tag a write can name.
     pub(super) fn has_entity_tag(&self) -> bool {
         self.path.ends_with('}')
+    }
+
+    fn filter(&self) -> Option<Value> {
+        let schema = json!({"type": "string", "minLength": 1, "examples": ["factory/+/1/#"]});
+        (self.path == "/mqtt/subscribe")
+            .then(|| json!({"name": "topic", "in": "query", "required": true, "schema": schema}))
     }
 
     fn in_path(&self) -> Option<Value> {

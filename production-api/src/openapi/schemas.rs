@@ -94,6 +94,8 @@ fn entities(schemas: &mut Map<String, Value>) {
     problem["properties"]["errors"] = list(text());
     problem["description"] = json!("RFC 9457, for requests whose Accept names application/problem+json");
     add("Problem", problem);
+    let published = [("message", text()), ("value", text())];
+    add("MqttPublished", object(&published, true));
 }
 
 fn requests(schemas: &mut Map<String, Value>) {
@@ -163,6 +165,12 @@ fn requests(schemas: &mut Map<String, Value>) {
     add("UnitChange", closed(object(&all, false)));
     let uuid = json!({"type": "string", "format": "uuid"});
     add("UnitChanges", many("supplyChains", with_id(&all, uuid)));
+    let topic = json!({"type": "string", "minLength": 1, "description": "A topic without wildcards",
+        "examples": ["factory/north/1/supply-chain"]});
+    add(
+        "MqttMessage",
+        closed(object(&[("topic", topic), ("message", text())], true)),
+    );
 }
 
 fn text() -> Value {

@@ -2,6 +2,7 @@
 
 pub(crate) mod machines;
 pub(crate) mod materials;
+pub(crate) mod mqtt;
 pub(crate) mod parts;
 pub(crate) mod prices;
 pub(crate) mod units;

@@ -6,6 +6,7 @@
 
 pub(crate) mod machine;
 pub(crate) mod material;
+pub(crate) mod mqtt;
 pub(crate) mod part;
 pub(crate) mod price;
 pub(crate) mod price_date;

@@ -104,7 +104,7 @@ async fn every_operation_that_the_document_describes_is_there_under_its_address(
             described += 1;
         }
     }
-    assert_eq!(described, 37, "the contract's operations");
+    assert_eq!(described, 39, "the contract's operations");
     let page = server.page("/api/v1/production").await;
     assert!(
         page.contains("swagger-ui.css") && page.contains("<base href=\"/api/v1/production/\">"),
