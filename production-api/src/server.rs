@@ -52,7 +52,7 @@ impl Api {
 
     /// Serves `listener` until `stop`; requests under way are finished on `tasks`.
     pub async fn serve(mut self, listener: Listener, stop: CancellationToken, tasks: TaskTracker) {
-        self.mqtt = Mqtt::start(&self.config.mqtt, &stop, &tasks).map(Arc::new);
+        self.mqtt = Mqtt::new(&self.config.mqtt, &stop, &tasks).map(Arc::new);
         let stack = stack::build(&self);
         let stopping = stop.clone();
         listener

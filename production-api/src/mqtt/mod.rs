@@ -92,14 +92,15 @@ impl From<Fault> for Error {
 }
 
 impl Mqtt {
-    /// Starts the publisher on `tasks`; it ends when nobody can publish any more. `None` where no broker is named.
-    pub(crate) fn start(config: &MqttConfig, stop: &CancellationToken, tasks: &TaskTracker) -> Option<Self> {
+    /// Its connections run on `tasks`: the one that publishes from the first publish until nobody can publish any more,
+    /// those of streams until `stop`. `None` where no broker is named.
+    pub(crate) fn new(config: &MqttConfig, stop: &CancellationToken, tasks: &TaskTracker) -> Option<Self> {
         if config.addresses.is_empty() {
             return None;
         }
         let config = Arc::new(config.clone());
         Some(Self {
-            publisher: Publisher::start(&config, tasks),
+            publisher: Publisher::new(&config, tasks),
             streams: Arc::new(Semaphore::new(config.max_streams)),
             config,
             stop: stop.clone(),

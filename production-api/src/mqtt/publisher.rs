@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,21 +37,29 @@ struct Job {
 /// The requests' side.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    jobs: mpsc::Sender<Job>,
+    config: Arc<MqttConfig>,
+    /// To the connection, which the first publish starts.
+    jobs: OnceLock<mpsc::Sender<Job>>,
     places: Semaphore,
-    timeout: Duration,
+    tasks: TaskTracker,
 }
 
 impl Publisher {
-    pub(super) fn start(config: &Arc<MqttConfig>, tasks: &TaskTracker) -> Self {
-        let places = usize::from(config.max_publishes_in_flight);
-        let (jobs, queue) = mpsc::channel(places);
-        tasks.spawn(run(Arc::clone(config), queue));
+    pub(super) fn new(config: &Arc<MqttConfig>, tasks: &TaskTracker) -> Self {
         Self {
-            jobs,
-            places: Semaphore::new(places),
-            timeout: Duration::from_millis(config.publish_timeout_ms),
+            config: Arc::clone(config),
+            jobs: OnceLock::new(),
+            places: Semaphore::new(config.max_publishes_in_flight.into()),
+            tasks: tasks.clone(),
         }
+    }
+
+    fn jobs(&self) -> &mpsc::Sender<Job> {
+        self.jobs.get_or_init(|| {
+            let (jobs, queue) = mpsc::channel(self.config.max_publishes_in_flight.into());
+            self.tasks.spawn(run(Arc::clone(&self.config), queue));
+            jobs
+        })
     }
 
     pub(super) async fn publish(&self, topic: String, payload: Bytes) -> Result<(), Fault> {
@@ -62,8 +70,9 @@ impl Publisher {
             payload,
             outcome,
         };
-        self.jobs.try_send(job).map_err(|_| Fault::Busy)?;
-        match tokio::time::timeout(self.timeout, answer).await {
+        self.jobs().try_send(job).map_err(|_| Fault::Busy)?;
+        let within = Duration::from_millis(self.config.publish_timeout_ms);
+        match tokio::time::timeout(within, answer).await {
             Ok(answered) => answered.unwrap_or(Err(Fault::Lost)),
             Err(_) => Err(Fault::TimedOut),
         }

@@ -29,6 +29,7 @@ pub(super) async fn start(args: &Args) -> Result<Site> {
     }
     config.admin.listen = loopback(args.admin_port);
     config.api.listener.listen = loopback(args.rest_port);
+    config.api.mqtt.addresses = vec![loopback(args.mqtt_port).to_string()];
     config.api.database.url = postgres.url(DATABASE);
     config.bridge.api.url = Some(format!("http://{}", config.api.listener.listen));
 

@@ -1,11 +1,12 @@
 //! Real Kafka and HAProxy; two APIs and two gateways, each a process of this binary.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
-use shopfloor::parts::process::{Process, Spec};
+use shopfloor::parts::process::{self, Process, Spec};
 use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, Kafka, KafkaOptions, PartError, ServerCounts};
 use shopfloor_bridge::config::KafkaConfig;
 use shopfloor_bridge::kafka::Cluster;
@@ -40,6 +41,11 @@ pub(super) async fn start(args: &Args) -> Result<Site> {
         Ok::<_, PartError>([Backend::on_free_ports()?, Backend::on_free_ports()?])
     });
     let [gateway1, gateway2] = backends.await?;
+    // HAProxy's listeners ask for a PROXY header, and give a client one of the two gateways: the APIs follow both.
+    let brokers = blocking("find free ports", || {
+        Ok::<_, PartError>([process::free_port()?, process::free_port()?].map(loopback))
+    });
+    let brokers = brokers.await?;
     let admin = |backend: Backend, offset: u16| Backend {
         admin_port: args.admin_port.saturating_add(offset),
         ..backend
@@ -62,6 +68,7 @@ pub(super) async fn start(args: &Args) -> Result<Site> {
         bootstrap: kafka.bootstrap(),
         database_url: postgres.url(DATABASE),
         ingest_url: format!("http://{}", haproxy.internal()),
+        brokers,
     };
     let (api_processes, gateway_processes) = blocking("start the servers", move || {
         let apis = each("api", &apis, |number, backend| common.api(number, backend))?;
@@ -114,15 +121,21 @@ struct Common {
     bootstrap: String,
     database_url: String,
     ingest_url: String,
+    /// The gateways' listeners for the APIs.
+    brokers: [SocketAddr; 2],
 }
 
 impl Common {
     fn api(&self, number: usize, backend: &Backend) -> Result<Process, StartFault> {
+        let [first, second] = self.brokers;
         let config = format!(
             "[api.listener]\nlisten = \"{}\"\nproxy_protocol = \"required\"\n\n[api.database]\nurl = \"{}\"\n\n\
+             [api.mqtt]\naddresses = [\"{}\", \"{}\"]\n\n\
              [bridge.kafka]\nbootstrap_servers = \"{}\"\n\n[admin]\nlisten = \"{}\"\n",
             backend.address,
             self.database_url,
+            first,
+            second,
             self.bootstrap,
             backend.admin(),
         );
@@ -130,12 +143,16 @@ impl Common {
     }
 
     fn gateway(&self, number: usize, backend: &Backend) -> Result<Process, StartFault> {
+        let [first, second] = self.brokers;
+        let broker = if number == 1 { first } else { second };
         let config = format!(
             "[gateway]\nid = \"up-{number}\"\ndata_dir = {:?}\n\n[mqtt.auth]\nallow_anonymous = true\n\n\
-             [[mqtt.listeners]]\nlisten = \"{}\"\nproxy_protocol = \"required\"\n\n[bridge.kafka]\n\
+             [[mqtt.listeners]]\nlisten = \"{}\"\nproxy_protocol = \"required\"\n\n\
+             [[mqtt.listeners]]\nlisten = \"{}\"\n\n[bridge.kafka]\n\
              bootstrap_servers = \"{}\"\n\n[bridge.api]\nurl = \"{}\"\n\n[admin]\nlisten = \"{}\"\n",
             self.dir.join(format!("gateway-{number}")),
             backend.address,
+            broker,
             self.bootstrap,
             self.ingest_url,
             backend.admin(),
