@@ -210,12 +210,14 @@ async fn clients_that_read_no_list_take_neither_the_pool_nor_a_connection_for_lo
         let mut client = tokio::net::TcpStream::connect(server.address).await.unwrap();
         let request = b"GET /api/v1/machine HTTP/1.1\r\nhost: shopfloor\r\nconnection: close\r\n\r\n";
         client.write_all(request).await.unwrap();
+        // The first one has its list before the others ask.
+        if unread.is_empty() {
+            let mut answer = vec![0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, b"HTTP/1.1 200");
+        }
         unread.push(client);
     }
-    let first = &mut unread[0];
-    let mut answer = vec![0; 12];
-    first.read_exact(&mut answer).await.unwrap();
-    assert_eq!(answer, b"HTTP/1.1 200");
     for _ in 0..20 {
         assert_eq!(server.get("/machine/1").await.status, 200);
     }
