@@ -47,6 +47,8 @@ pub struct SinkStatus {
     pub lag_records: u64,
     /// What holds it up, in words for an operator.
     pub trouble: Option<String>,
+    /// It has given up until a restart: `trouble` says why.
+    pub halted: bool,
 }
 
 /// Routes, spool and sinks of one gateway. Clones share it.
@@ -132,6 +134,7 @@ impl Bridge {
                 sink: progress.sink(),
                 lag_records: next.saturating_sub(progress.cursor().position()),
                 trouble: progress.trouble(),
+                halted: progress.is_halted(),
             })
             .collect()
     }
@@ -235,6 +238,7 @@ impl Bridge {
                     sink,
                     lag_records,
                     trouble,
+                    ..
                 } = sink;
                 tracing::warn!(
                     sink,

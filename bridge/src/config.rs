@@ -34,6 +34,7 @@ const PASSED_PROPERTIES: [&str; 8] = [
 pub struct KafkaConfig {
     /// `host:port` of brokers, comma-separated, or `embedded` for a small in-memory Kafka (a first look only).
     pub bootstrap_servers: String,
+    pub delivery: Delivery,
     /// Further librdkafka properties: security, sockets, client id.
     pub properties: BTreeMap<String, String>,
     /// How long a record may wait for others to share its batch.
@@ -54,6 +55,26 @@ pub struct KafkaConfig {
     pub max_in_flight_records: u32,
     /// Most bytes handed to Kafka and not yet confirmed.
     pub max_in_flight_bytes: u64,
+    /// With exactly-once delivery: most records of one transaction.
+    pub transaction_max_records: u32,
+    /// Most bytes of one transaction.
+    pub transaction_max_bytes: u64,
+    /// How long a record may wait for others to share its transaction.
+    pub transaction_linger_ms: u32,
+    /// Longest life of a transaction: then Kafka ends it, so that what is behind it can be read.
+    pub transaction_timeout_ms: u32,
+    /// The gateway's cursor is kept in the topic of this name and the gateway's id.
+    pub cursor_topic_prefix: String,
+}
+
+/// How often a record may be in Kafka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// A crash or a new producer repeats what was not confirmed.
+    AtLeastOnce,
+    /// Records and cursor in one transaction: who reads what is committed sees each record once.
+    ExactlyOnce,
 }
 
 /// Without secrets.
@@ -61,6 +82,7 @@ impl fmt::Debug for KafkaConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaConfig")
             .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("delivery", &self.delivery)
             .field("properties", &self.properties.keys())
             .field("linger_ms", &self.linger_ms)
             .field("compression", &self.compression)
@@ -71,6 +93,11 @@ impl fmt::Debug for KafkaConfig {
             .field("max_record_bytes", &self.max_record_bytes)
             .field("max_in_flight_records", &self.max_in_flight_records)
             .field("max_in_flight_bytes", &self.max_in_flight_bytes)
+            .field("transaction_max_records", &self.transaction_max_records)
+            .field("transaction_max_bytes", &self.transaction_max_bytes)
+            .field("transaction_linger_ms", &self.transaction_linger_ms)
+            .field("transaction_timeout_ms", &self.transaction_timeout_ms)
+            .field("cursor_topic_prefix", &self.cursor_topic_prefix)
             .finish()
     }
 }
@@ -79,6 +106,7 @@ impl Default for KafkaConfig {
     fn default() -> Self {
         Self {
             bootstrap_servers: EMBEDDED.into(),
+            delivery: Delivery::AtLeastOnce,
             properties: BTreeMap::new(),
             linger_ms: 5,
             compression: "none".into(),
@@ -89,6 +117,11 @@ impl Default for KafkaConfig {
             max_record_bytes: 1_000_000,
             max_in_flight_records: 100_000,
             max_in_flight_bytes: 64 * 1024 * 1024,
+            transaction_max_records: 5_000,
+            transaction_max_bytes: 8 * 1024 * 1024,
+            transaction_linger_ms: 20,
+            transaction_timeout_ms: 30_000,
+            cursor_topic_prefix: "shopfloor-cursor-".into(),
         }
     }
 }
@@ -159,6 +192,7 @@ impl KafkaConfig {
                 "use letters, digits, '.', '_' and '-'",
             ));
         }
+        self.transaction_problems(at, out);
         if CLIENT_TOPICS.contains(&self.dead_letter_topic.as_str()) {
             out.push(Problem::new(
                 format!("{at}.dead_letter_topic"),
@@ -167,6 +201,79 @@ impl KafkaConfig {
                     self.dead_letter_topic
                 ),
                 "use a topic of its own, for example \"dead_letter\"",
+            ));
+        }
+    }
+}
+
+/// What exactly-once delivery needs.
+impl KafkaConfig {
+    /// The topic of this gateway's cursor.
+    pub fn cursor_topic(&self, gateway: &str) -> String {
+        format!("{}{gateway}", self.cursor_topic_prefix)
+    }
+
+    fn transaction_problems(&self, at: &str, out: &mut Vec<Problem>) {
+        let exactly_once = self.delivery == Delivery::ExactlyOnce;
+        if exactly_once && self.is_embedded() {
+            out.push(Problem::new(
+                format!("{at}.delivery"),
+                "the embedded Kafka keeps no transactions, and nothing over a restart",
+                format!("name a real Kafka in {at}.bootstrap_servers, or write delivery = \"at-least-once\""),
+            ));
+        }
+        let socket_timeout = self.properties.get("socket.timeout.ms");
+        if let Some(socket_timeout) = socket_timeout.and_then(|text| text.parse::<u64>().ok())
+            && exactly_once
+            && socket_timeout > u64::from(self.transaction_timeout_ms)
+        {
+            out.push(Problem::new(
+                format!("{at}.transaction_timeout_ms"),
+                format!("it is below socket.timeout.ms, {socket_timeout}"),
+                "a transaction must outlive one request: raise it, or lower socket.timeout.ms",
+            ));
+        }
+        check_range(
+            out,
+            format!("{at}.transaction_max_records"),
+            self.transaction_max_records,
+            1..=1_000_000,
+        );
+        check_range(
+            out,
+            format!("{at}.transaction_max_bytes"),
+            self.transaction_max_bytes,
+            1_024..=1024 * 1024 * 1024,
+        );
+        check_range(
+            out,
+            format!("{at}.transaction_linger_ms"),
+            self.transaction_linger_ms,
+            // Well below the shortest timeout.
+            0..=500,
+        );
+        check_range(
+            out,
+            format!("{at}.transaction_timeout_ms"),
+            self.transaction_timeout_ms,
+            // Kafka's transaction.max.timeout.ms, unless its operator changed it.
+            1_000..=900_000,
+        );
+        // As long as a gateway's id may be.
+        if let Err(why) = topic_name_fault(&self.cursor_topic(&"x".repeat(64))) {
+            out.push(Problem::new(
+                format!("{at}.cursor_topic_prefix"),
+                format!("with a gateway's id behind it: {why}"),
+                "use few letters, digits, '.', '_' and '-'",
+            ));
+        }
+        if self.cursor_topic_prefix.is_empty()
+            || self.dead_letter_topic.starts_with(&self.cursor_topic_prefix)
+        {
+            out.push(Problem::new(
+                format!("{at}.cursor_topic_prefix"),
+                "other topics begin so",
+                "use a prefix of its own, for example \"shopfloor-cursor-\"",
             ));
         }
     }
@@ -311,6 +418,16 @@ impl BridgeConfig {
                     "route to another topic",
                 ));
             }
+            if route.topic.starts_with(&self.kafka.cursor_topic_prefix) {
+                out.push(Problem::new(
+                    format!("{at}.routes[{index}].topic"),
+                    format!(
+                        "topics that begin with {:?} hold cursors",
+                        self.kafka.cursor_topic_prefix
+                    ),
+                    "route to another topic",
+                ));
+            }
         }
         self.spool.problems(&format!("{at}.spool"), out);
         self.kafka.problems(&format!("{at}.kafka"), out);
@@ -360,6 +477,25 @@ mod tests {
                 "{path} is not in {paths:?}"
             );
         }
+    }
+
+    #[test]
+    fn exactly_once_delivery_needs_a_real_kafka_and_a_topic_for_its_cursor() {
+        let mut config = BridgeConfig::default();
+        config.kafka.delivery = Delivery::ExactlyOnce;
+        assert_eq!(problems(&config), ["bridge.kafka.delivery"]);
+        config.kafka.bootstrap_servers = "kafka:9092".into();
+        assert_eq!(problems(&config), Vec::<String>::new());
+
+        let socket_timeout = ("socket.timeout.ms".to_owned(), "60000".to_owned());
+        config.kafka.properties.extend([socket_timeout]);
+        config.kafka.cursor_topic_prefix = "a/b".into();
+        config.routes[0].topic = "a/b/c".into();
+        let paths = problems(&config);
+        for path in ["transaction_timeout_ms", "cursor_topic_prefix"] {
+            assert!(paths.contains(&format!("bridge.kafka.{path}")), "{paths:?}");
+        }
+        assert!(paths.contains(&"bridge.routes[0].topic".to_owned()), "{paths:?}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ const DEAD_LETTERS_TOTAL: &str = "shopfloor_dead_letters_total";
 const DELIVERED_TOTAL: &str = "shopfloor_sink_delivered_total";
 const REFUSED_TOTAL: &str = "shopfloor_sink_refused_total";
 const RETRIES_TOTAL: &str = "shopfloor_sink_retries_total";
+const TRANSACTIONS_TOTAL: &str = "shopfloor_sink_transactions_total";
 const LAG: &str = "shopfloor_sink_lag_records";
 const IN_FLIGHT: &str = "shopfloor_sink_in_flight_bytes";
 const BATCH_SECONDS: &str = "shopfloor_sink_api_batch_seconds";
@@ -32,6 +33,10 @@ pub fn describe() {
     describe_counter!(
         RETRIES_TOTAL,
         "Times that a sink had to start over, by sink and reason."
+    );
+    describe_counter!(
+        TRANSACTIONS_TOTAL,
+        "Kafka transactions of a sink, by sink and outcome (committed, failed)."
     );
     describe_gauge!(
         LAG,
@@ -67,6 +72,10 @@ pub(crate) fn refused(sink: &'static str) {
 
 pub(crate) fn retried(sink: &'static str, reason: &'static str) {
     counter!(RETRIES_TOTAL, "sink" => sink, "reason" => reason).increment(1);
+}
+
+pub(crate) fn transaction(sink: &'static str, outcome: &'static str) {
+    counter!(TRANSACTIONS_TOTAL, "sink" => sink, "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn lag(sink: &'static str, records: u64) {

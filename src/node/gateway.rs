@@ -105,6 +105,10 @@ async fn serve_admin(
     let spool: Check = Arc::new(move || {
         let bridge = ready.clone();
         Box::pin(async move {
+            if let Some(sink) = bridge.sinks().into_iter().find(|sink| sink.halted) {
+                let why = sink.trouble.unwrap_or_default();
+                return Err(format!("the {} sink has given up: {why}", sink.sink));
+            }
             match bridge.spool_status().held {
                 None => Ok(()),
                 Some(hold) => Err(format!("takes no messages: {hold} ({})", hold.kind())),

@@ -8,15 +8,14 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::CALL_TIMEOUT;
 use super::embedded::Embedded;
 use super::fault::KafkaFault;
 use super::producer::Producer;
-use super::reading::{ReadRecord, offsets, read_to_ends};
+use super::reading::{ReadRecord, offsets, read, reader};
 use crate::config::KafkaConfig;
 
 /// A Kafka cluster: real brokers, or the embedded one.
@@ -68,12 +67,27 @@ impl Cluster {
         if let Some(embedded) = &self.embedded {
             return embedded.create_topics(names, partitions).await;
         }
+        self.create(names, partitions, &[]).await
+    }
+
+    /// Creates topics on real brokers, with these settings.
+    pub(super) async fn create(
+        &self,
+        names: Vec<String>,
+        partitions: i32,
+        settings: &'static [(&'static str, &'static str)],
+    ) -> Result<(), KafkaFault> {
         let replication = i32::from(self.config.replication);
         self.blocking("create topics", move |config| {
             let admin: AdminClient<DefaultClientContext> = config.create()?;
             let topics: Vec<NewTopic<'_>> = names
                 .iter()
-                .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(replication)))
+                .map(|name| {
+                    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
+                    settings
+                        .iter()
+                        .fold(topic, |topic, (name, value)| topic.set(name, value))
+                })
                 .collect();
             let options = AdminOptions::new()
                 .request_timeout(Some(CALL_TIMEOUT))
@@ -90,7 +104,8 @@ impl Cluster {
         .await
     }
 
-    /// Records that each topic holds now; 0 for a topic that does not exist.
+    /// Offsets that each topic holds now; 0 for a topic that does not exist. Each is a record, but where transactions
+    /// wrote: there, each of them also leaves a marker in every partition.
     pub async fn count_records(&self, topics: Vec<String>) -> Result<BTreeMap<String, u64>, KafkaFault> {
         self.blocking("count records", move |config| {
             let consumer: BaseConsumer = config.create()?;
@@ -108,22 +123,18 @@ impl Cluster {
         .await
     }
 
-    /// Every record of the topics, from the beginning to the end as it stands now, a partition in its order.
+    /// Every committed record of the topics, from the beginning to the end as it stands now, a partition in its order.
     pub async fn read_all(&self, topics: Vec<String>) -> Result<Vec<ReadRecord>, KafkaFault> {
-        self.blocking("read records", move |mut config| {
-            let consumer: BaseConsumer = config.set("group.id", "shopfloor-reader").create()?;
-            let mut open = BTreeMap::new();
-            let mut assignment = TopicPartitionList::new();
+        self.blocking("read records", move |config| {
+            let consumer = reader(config)?;
+            let mut records = Vec::new();
             for topic in topics {
-                for (partition, low, high) in offsets(&consumer, &topic)? {
-                    if low < high {
-                        assignment.add_partition_offset(&topic, partition, Offset::Offset(low))?;
-                        open.insert((topic.clone(), partition), high);
-                    }
-                }
+                let ranges = offsets(&consumer, &topic)?;
+                read(&consumer, &topic, ranges, |message| {
+                    records.push(ReadRecord::of(message));
+                })?;
             }
-            consumer.assign(&assignment)?;
-            read_to_ends(&consumer, open)
+            Ok(records)
         })
         .await
     }
@@ -133,8 +144,28 @@ impl Cluster {
         &self,
         give_up_after: Option<Duration>,
     ) -> Result<Producer<T>, KafkaFault> {
-        let config = self.producer_config(give_up_after);
-        Producer::start(&config, self.embedded.clone()).map_err(|source| KafkaFault {
+        self.start_producer(&self.producer_config(give_up_after))
+    }
+
+    /// A producer whose records all belong to transactions ([`Producer::transact`]). What is not delivered within the
+    /// transaction's longest time fails, and the transaction with it.
+    pub fn transactional_producer<T: Send + Sync + 'static>(
+        &self,
+        transactional_id: &str,
+    ) -> Result<Producer<T>, KafkaFault> {
+        let timeout = Duration::from_millis(self.config.transaction_timeout_ms.into());
+        let mut config = self.producer_config(Some(timeout));
+        config
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", timeout.as_millis().to_string());
+        self.start_producer(&config)
+    }
+
+    fn start_producer<T: Send + Sync + 'static>(
+        &self,
+        config: &ClientConfig,
+    ) -> Result<Producer<T>, KafkaFault> {
+        Producer::start(config, self.embedded.clone()).map_err(|source| KafkaFault {
             servers: self.servers.clone(),
             operation: "create a producer",
             source,
@@ -187,7 +218,7 @@ impl Cluster {
     }
 
     /// Runs a blocking call on the blocking pool.
-    async fn blocking<R: Send + 'static>(
+    pub(super) async fn blocking<R: Send + 'static>(
         &self,
         operation: &'static str,
         call: impl FnOnce(ClientConfig) -> Result<R, KafkaError> + Send + 'static,

@@ -6,6 +6,7 @@
 //! - [`embedded`]: librdkafka's in-process cluster.
 //! - [`record`]: a record on its way, and what became of it.
 //! - [`producer`]: records in, confirmations out; [`zero_copy`] hands payloads over where they lie.
+//! - [`transaction`]: a producer's transactions; [`committed`]: the cursor that Kafka keeps.
 //! - [`reading`]: topics read back.
 //! - [`fault`]: a call that failed.
 //!
@@ -14,6 +15,7 @@
 //! calls run on tokio's blocking pool.
 
 mod cluster;
+mod committed;
 mod embedded;
 mod fault;
 #[cfg(test)]
@@ -21,6 +23,7 @@ mod faults;
 mod producer;
 mod reading;
 mod record;
+mod transaction;
 #[allow(unsafe_code)]
 mod zero_copy;
 
@@ -36,6 +39,7 @@ pub(crate) use faults::Fault;
 pub use producer::Producer;
 pub use reading::ReadRecord;
 pub use record::{Confirmation, Full, Outgoing, Undelivered};
+pub use transaction::Step;
 
 /// How long one blocking call to Kafka may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -23,7 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Most topic handles that one producer keeps; captures in topic names could make any number.
 const MAX_TOPIC_HANDLES: usize = 1_000;
 
-struct Context<T> {
+pub(super) struct Context<T> {
     confirmed: Mutex<Vec<Confirmation<T>>>,
     news: Notify,
     unreachable: AtomicBool,
@@ -36,7 +36,7 @@ impl<T: Send + Sync + 'static> Context<T> {
     }
 
     #[allow(clippy::boxed_local)] // As librdkafka's opaque holds it.
-    fn confirm(&self, record: Box<Outgoing<T>>, outcome: Result<(), Undelivered>) {
+    fn confirm(&self, record: Box<Outgoing<T>>, sent: bool, outcome: Result<(), Undelivered>) {
         let bytes = record.bytes();
         let Outgoing {
             origin,
@@ -52,6 +52,7 @@ impl<T: Send + Sync + 'static> Context<T> {
         confirmed.push(Confirmation {
             origin,
             bytes,
+            sent,
             outcome,
         });
         drop(confirmed);
@@ -60,11 +61,11 @@ impl<T: Send + Sync + 'static> Context<T> {
         }
     }
 
-    fn refuse(&self, record: Box<Outgoing<T>>, why: Undelivered) {
+    fn refuse(&self, record: Box<Outgoing<T>>, sent: bool, why: Undelivered) {
         if let Some(embedded) = &self.embedded {
             embedded.log.release(record.bytes());
         }
-        self.confirm(record, Err(why));
+        self.confirm(record, sent, Err(why));
     }
 }
 
@@ -96,20 +97,26 @@ impl<T: Send + Sync + 'static> ProducerContext for Context<T> {
                         .log
                         .stored(message.topic(), message.partition(), record.bytes());
                 }
-                self.confirm(record, Ok(()));
+                // A batch that its own response confirmed has an offset. One that librdkafka takes for delivered because a
+                // later one was ("implicitly acked") has none, and may be lost.
+                let outcome = match message.offset() {
+                    0.. => Ok(()),
+                    _ => Err(Undelivered::Again("confirmed without an offset".into())),
+                };
+                self.confirm(record, true, outcome);
             }
             Err((error, _)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-                self.refuse(record, Undelivered::on_the_way(code));
+                self.refuse(record, true, Undelivered::on_the_way(code));
             }
         }
     }
 }
 
-struct Inner<T: Send + Sync + 'static> {
+pub(super) struct Inner<T: Send + Sync + 'static> {
     // Before the client: handles must go first.
     topics: Mutex<HashMap<Arc<str>, zero_copy::Topic>>,
-    base: BaseProducer<Context<T>>,
+    pub(super) base: BaseProducer<Context<T>>,
 }
 
 /// An idempotent producer. Records of one topic and key reach Kafka in the order in which they were handed over.
@@ -162,6 +169,11 @@ impl<T: Send + Sync + 'static> Producer<T> {
             inner: Some(inner),
             stop,
         })
+    }
+
+    /// For calls that block, on a thread of their own.
+    pub(super) fn inner(&self) -> Option<Arc<Inner<T>>> {
+        self.inner.clone()
     }
 
     /// Hands records over, in order, without waiting. What was not taken comes back in order and must be offered
@@ -323,7 +335,9 @@ impl<T: Send + Sync + 'static> Inner<T> {
         if code == RDKafkaErrorCode::QueueFull {
             group.left.push(record);
         } else {
-            self.base.context().refuse(record, Undelivered::at_once(code));
+            self.base
+                .context()
+                .refuse(record, false, Undelivered::at_once(code));
         }
     }
 }

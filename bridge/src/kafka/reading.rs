@@ -1,10 +1,12 @@
-//! Reading topics back: for counts and for tests.
+//! Reading topics back: for counts, for the committed cursor, and for tests. Only what is committed is seen.
 
 use std::collections::BTreeMap;
 
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::CALL_TIMEOUT;
 
@@ -24,40 +26,52 @@ pub(super) fn offsets(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i32, 
         .collect()
 }
 
-/// Reads until each partition's next offset is the one given.
-pub(super) fn read_to_ends(
+/// A consumer that joins no group and is told where a partition ends.
+pub(super) fn reader(mut config: ClientConfig) -> Result<BaseConsumer, KafkaError> {
+    config
+        .set("group.id", "shopfloor-reader")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        // A partition may end in commit markers, which are no messages.
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "10");
+    config.create()
+}
+
+/// Shows every record of the topic's partitions, each from its first offset to before its last.
+pub(super) fn read(
     consumer: &BaseConsumer,
-    mut open: BTreeMap<(String, i32), i64>,
-) -> Result<Vec<ReadRecord>, KafkaError> {
-    let mut records = Vec::new();
-    while !open.is_empty() {
-        let message = consumer
-            .poll(CALL_TIMEOUT)
-            .ok_or(KafkaError::NoMessageReceived)??;
-        let at = (message.topic().to_owned(), message.partition());
-        match open.get(&at) {
-            Some(end) if message.offset() >= *end => continue,
-            Some(end) if message.offset() + 1 == *end => drop(open.remove(&at)),
-            Some(_) => {}
-            None => continue,
-        }
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            headers
-                .iter()
-                .map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default())))
-                .collect()
-        });
-        records.push(ReadRecord {
-            topic: at.0,
-            partition: at.1,
-            offset: message.offset(),
-            key: message.key().map(<[u8]>::to_vec),
-            value: message.payload().map(<[u8]>::to_vec),
-            headers,
-        });
+    topic: &str,
+    ranges: impl IntoIterator<Item = (i32, i64, i64)>,
+    mut show: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<(), KafkaError> {
+    let mut assignment = TopicPartitionList::new();
+    let mut open = BTreeMap::new();
+    for (partition, from, end) in ranges.into_iter().filter(|(_, from, end)| from < end) {
+        assignment.add_partition_offset(topic, partition, Offset::Offset(from))?;
+        open.insert(partition, end);
     }
-    Ok(records)
+    consumer.assign(&assignment)?;
+    while !open.is_empty() {
+        let message = match consumer.poll(CALL_TIMEOUT) {
+            None => return Err(KafkaError::NoMessageReceived),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+                continue;
+            }
+            Some(message) => message?,
+        };
+        let Some(end) = open.get(&message.partition()).copied() else {
+            continue;
+        };
+        if message.offset() < end {
+            show(&message);
+        }
+        if message.offset() + 1 >= end {
+            open.remove(&message.partition());
+        }
+    }
+    Ok(())
 }
 
 /// A record as a consumer sees it.
@@ -70,4 +84,24 @@ pub struct ReadRecord {
     pub value: Option<Vec<u8>>,
     /// Values that are not UTF-8 are shown as far as they are.
     pub headers: Vec<(String, String)>,
+}
+
+impl ReadRecord {
+    pub(super) fn of(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            headers
+                .iter()
+                .map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default())))
+                .collect()
+        });
+        Self {
+            topic: message.topic().to_owned(),
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers,
+        }
+    }
 }

@@ -34,6 +34,8 @@ pub struct Confirmation<T> {
     pub origin: T,
     /// As [`Outgoing::bytes`] counted them.
     pub bytes: usize,
+    /// False where librdkafka refused it before it was sent: no batch and no transaction is touched by that.
+    pub sent: bool,
     pub outcome: Result<(), Undelivered>,
 }
 
@@ -62,13 +64,17 @@ impl Undelivered {
 
     /// What a code means when it comes back for a record that was sent.
     pub(super) fn on_the_way(code: RDKafkaErrorCode) -> Self {
+        Self::of(code, code.to_string())
+    }
+
+    pub(super) fn of(code: RDKafkaErrorCode, why: String) -> Self {
         use RDKafkaErrorCode as Code;
         match code {
             Code::InvalidTopic
             | Code::UnknownTopic
             | Code::UnknownPartition
             | Code::UnknownTopicOrPartition
-            | Code::TopicAuthorizationFailed => Self::Refused(code.to_string()),
+            | Code::TopicAuthorizationFailed => Self::Refused(why),
             Code::MessageSizeTooLarge
             | Code::InvalidMessageSize
             | Code::MessageBatchTooLarge
@@ -77,8 +83,8 @@ impl Undelivered {
             | Code::InvalidMessage
             | Code::InvalidTimestamp
             | Code::PolicyViolation
-            | Code::UnsupportedForMessageFormat => Self::Suspect(code.to_string()),
-            other => Self::Again(other.to_string()),
+            | Code::UnsupportedForMessageFormat => Self::Suspect(why),
+            _ => Self::Again(why),
         }
     }
 }

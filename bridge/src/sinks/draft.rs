@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::config::KafkaConfig;
 use crate::dead_letters::{dead_letter_headers, record_headers};
 use crate::kafka::Outgoing;
 use crate::record::{Destination, Envelope, EnvelopeError, RefusedBy};
@@ -19,10 +20,18 @@ const MAX_TOPICS: usize = 1_000;
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) stored: Stored,
-    /// It goes to the dead-letter topic.
-    pub(super) dead: bool,
+    pub(super) role: Role,
     /// Nothing else is in its batch, so a refusal means itself.
     pub(super) alone: bool,
+}
+
+/// What a record is to Kafka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Record,
+    DeadLetter,
+    /// The sink's own: how far the records of its transaction go.
+    Cursor,
 }
 
 pub(super) type Record = Box<Outgoing<Origin>>;
@@ -47,14 +56,17 @@ pub(super) struct Drafts {
     dead_letter_topic: Arc<str>,
     topics: HashMap<String, Arc<str>>,
     new_topics: Vec<String>,
+    /// Topics that begin so hold gateways' cursors: no message may pass for one.
+    reserved_prefix: String,
 }
 
 impl Drafts {
     /// `topics` exist already.
-    pub(super) fn new(gateway: Bytes, dead_letter_topic: &str, topics: &[String]) -> Self {
+    pub(super) fn new(gateway: Bytes, config: &KafkaConfig, topics: &[String]) -> Self {
         Self {
             gateway,
-            dead_letter_topic: dead_letter_topic.into(),
+            dead_letter_topic: config.dead_letter_topic.as_str().into(),
+            reserved_prefix: config.cursor_topic_prefix.clone(),
             topics: topics
                 .iter()
                 .map(|topic| (topic.clone(), topic.as_str().into()))
@@ -112,6 +124,10 @@ impl Drafts {
             }
             Destination::KafkaAndApi | Destination::Kafka => {}
         }
+        let Some(topic) = self.topic(envelope.topic) else {
+            let reason = format!("the topic {:?} is kept for gateways' cursors", envelope.topic);
+            return (Draft::Send(self.dead_letter(stored, &reason)), None);
+        };
         let stamped = (!envelope.stamp.is_empty()).then(|| {
             let begin = arena.len();
             stamp(&stored.payload, envelope.stamp, envelope.received_ms, arena);
@@ -123,22 +139,26 @@ impl Drafts {
             Vec::new()
         };
         let record = Outgoing {
-            topic: self.topic(envelope.topic),
+            topic,
             key: stored.meta.slice_ref(envelope.key.as_bytes()),
             value: stored.payload.clone(),
             headers,
             origin: Origin {
                 stored,
-                dead: false,
+                role: Role::Record,
                 alone: false,
             },
         };
         (Draft::Send(Box::new(record)), stamped)
     }
 
-    fn topic(&mut self, name: &str) -> Arc<str> {
+    /// `None` for a topic that messages may not use.
+    fn topic(&mut self, name: &str) -> Option<Arc<str>> {
         if let Some(topic) = self.topics.get(name) {
-            return topic.clone();
+            return Some(topic.clone());
+        }
+        if name.starts_with(&self.reserved_prefix) {
+            return None;
         }
         if self.topics.len() >= MAX_TOPICS {
             self.topics.clear();
@@ -146,7 +166,7 @@ impl Drafts {
         let topic: Arc<str> = name.into();
         self.topics.insert(name.to_owned(), topic.clone());
         self.new_topics.push(name.to_owned());
-        topic
+        Some(topic)
     }
 
     /// The record for the dead-letter topic, with its payload as the machine sent it; Kafka refused it, unless its
@@ -172,7 +192,7 @@ impl Drafts {
             headers,
             origin: Origin {
                 stored,
-                dead: true,
+                role: Role::DeadLetter,
                 alone: false,
             },
         })

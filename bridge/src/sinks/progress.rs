@@ -1,5 +1,6 @@
 //! How far a sink is: its durable cursor, and whoever waits for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ pub(crate) struct Progress {
     moved: watch::Sender<u64>,
     /// What holds the sink up, in words for an operator; `None` while it flows.
     trouble: Mutex<Option<String>>,
+    halted: AtomicBool,
 }
 
 impl Progress {
@@ -25,6 +27,7 @@ impl Progress {
             cursor,
             moved,
             trouble: Mutex::default(),
+            halted: AtomicBool::new(false),
         }
     }
 
@@ -64,6 +67,16 @@ impl Progress {
             tracing::error!(sink = self.sink, "{why}");
             *trouble = Some(why);
         }
+    }
+
+    /// The sink has given up until a restart.
+    pub(crate) fn halt(&self, why: String) {
+        self.stuck(why);
+        self.halted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
     }
 
     pub(crate) fn flows(&self) {
