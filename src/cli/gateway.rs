@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use shopfloor::config::Role;
 use shopfloor::node::GatewayNode;
+use shopfloor_bridge::config::Delivery;
+use shopfloor_bridge::topic_name::CLIENT_TOPICS;
 use shopfloor_runtime::{shutdown, telemetry};
 
 use super::settings::ConfigFile;
@@ -29,6 +31,18 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             kafka = gateway.bridge.cluster().bootstrap_servers(),
             "Kafka is the embedded one, for a first look only: its records are in memory and gone at the end; set \
              bridge.kafka.bootstrap_servers"
+        );
+    }
+    let kafka = &config.bridge.kafka;
+    let topics = config.bridge.routes.iter().map(|route| route.topic.as_str());
+    if let (Delivery::ExactlyOnce, Some(topic)) = (
+        kafka.delivery,
+        topics.into_iter().find(|topic| CLIENT_TOPICS.contains(topic)),
+    ) {
+        tracing::warn!(
+            topic,
+            "delivery is exactly-once: who reads this topic must know transactions. kafka-python 2.0.2 does not: it takes \
+             their markers for records, of which the migration client dies"
         );
     }
     tokio::select! {

@@ -1,8 +1,16 @@
-//! A Kafka node, for one test.
+//! A Kafka node, for one test or for all of a binary.
+
+use std::sync::OnceLock;
 
 use shopfloor::parts::{Kafka, KafkaOptions, PartError};
 
 use crate::repository;
+
+/// The node that tests of this binary share, if there is one. It goes with the process.
+pub fn shared() -> Option<&'static Kafka> {
+    static SHARED: OnceLock<Option<Kafka>> = OnceLock::new();
+    SHARED.get_or_init(own).as_ref()
+}
 
 /// A real node, which the test may pause and kill. `None`, said loudly, where Kafka's jars cannot be had and need not
 /// be: what runs without them is `tests/up.rs`, on the embedded cluster.

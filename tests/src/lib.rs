@@ -11,6 +11,7 @@
 //! - [`http`]: a REST client that can choose its own address. [`rest`]: the API inside the test and a client to it.
 //! - [`server`]: one process of the `shopfloor` binary; [`api`] and [`gateway`] are its two kinds of servers.
 //! - [`proxy`]: a network between two parts, which passes, falls silent or breaks.
+//! - [`edge`]: a gateway by itself, and what reached Kafka from it.
 //! - [`stack`]: all of it behind HAProxy, as `make up` runs it.
 //! - [`simulator`], [`publisher`]: machines, ours and third parties'; each says what was acknowledged.
 //! - [`operator`]: one command of an operator, and what it said.
@@ -22,6 +23,7 @@
 pub mod api;
 pub mod audit;
 pub mod database;
+pub mod edge;
 pub mod gateway;
 pub mod http;
 pub mod kafka;
