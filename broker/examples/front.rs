@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         listeners: vec![ListenerConfig::new(listen.parse()?)],
         auth: AuthConfig {
             allow_anonymous: true,
-            users: Vec::new(),
+            ..AuthConfig::default()
         },
         ..BrokerConfig::default()
     };

@@ -1,6 +1,7 @@
 //! What the front can be told, with safe defaults.
 
 mod acl;
+mod auth;
 
 use serde::Deserialize;
 use shopfloor_runtime::Problem;
@@ -8,6 +9,7 @@ use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::problem::check_range;
 
 pub use acl::{Access, AclConfig, RefusedPublish, RuleConfig};
+pub use auth::{AuthConfig, CertificateName, UserConfig};
 
 /// The MQTT front.
 #[derive(Debug, Clone, Deserialize)]
@@ -80,31 +82,6 @@ pub struct FanoutConfig {
     pub max_queued_messages: usize,
 }
 
-/// Who may connect.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuthConfig {
-    /// Clients without a user name are let in.
-    pub allow_anonymous: bool,
-    pub users: Vec<UserConfig>,
-}
-
-/// One user.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UserConfig {
-    pub name: String,
-    pub password: String,
-}
-
-impl std::fmt::Debug for UserConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserConfig")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
@@ -171,7 +148,7 @@ impl BrokerConfig {
             ));
         }
         for (index, listener) in self.listeners.iter().enumerate() {
-            listener.problems(&format!("{at}.listeners[{index}]"), out);
+            listener.problems_with_websocket(&format!("{at}.listeners[{index}]"), out);
         }
         check_range(
             out,
@@ -294,39 +271,6 @@ impl FanoutConfig {
     }
 }
 
-impl AuthConfig {
-    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        if !self.allow_anonymous && self.users.is_empty() {
-            out.push(Problem::new(
-                format!("{at}.users"),
-                "no user, and anonymous clients are refused: no device can connect",
-                "add users, or set allow_anonymous = true on a network that you trust",
-            ));
-        }
-        for (index, user) in self.users.iter().enumerate() {
-            if user.name.is_empty() || user.password.is_empty() {
-                out.push(Problem::new(
-                    format!("{at}.users[{index}]"),
-                    "the name or the password is empty",
-                    "give both",
-                ));
-            }
-            if self
-                .users
-                .iter()
-                .take(index)
-                .any(|earlier| earlier.name == user.name)
-            {
-                out.push(Problem::new(
-                    format!("{at}.users[{index}].name"),
-                    format!("{:?} is listed twice", user.name),
-                    "keep one of the two",
-                ));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,8 +299,8 @@ mod tests {
                 ..SessionConfig::default()
             },
             auth: AuthConfig {
-                allow_anonymous: false,
                 users: vec![user.clone(), user],
+                ..AuthConfig::default()
             },
             ..BrokerConfig::default()
         };

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shopfloor_runtime::accept::{Accepted, Listener};
+use shopfloor_runtime::reload;
 use shopfloor_runtime::shutdown::drain;
+use shopfloor_runtime::websocket::WebSocketConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::BrokerConfig;
-use crate::connection;
+use crate::connection::{self, Peer};
 use crate::hub::Hub;
 use crate::mailbox::Order;
 use crate::tap::Tap;
@@ -33,13 +35,16 @@ impl Front {
     /// Binds the configured listeners and reads the files that the configuration names, so that addresses are known
     /// and errors seen before serving.
     pub async fn bind(&self) -> io::Result<Vec<Listener>> {
-        self.hub
-            .acl
-            .load(&self.hub.config.acl)
-            .map_err(io::Error::other)?;
+        self.hub.acl.load().map_err(io::Error::other)?;
+        // A message is one packet with most clients, and a batch of small ones with some.
+        let websocket = WebSocketConfig {
+            protocol: "mqtt",
+            max_message_bytes: self.hub.config.max_packet_bytes + 64 * 1024,
+        };
         let mut listeners = Vec::new();
         for config in &self.hub.config.listeners {
-            listeners.push(Listener::bind("mqtt", config.clone()).await?);
+            let listener = Listener::bind("mqtt", config.clone()).await?;
+            listeners.push(listener.websocket(websocket));
         }
         Ok(listeners)
     }
@@ -48,11 +53,18 @@ impl Front {
     /// once it is stored, MQTT 5 clients are told, connections close. False where some did not end in time.
     pub async fn serve(&self, listeners: Vec<Listener>) -> bool {
         let hub = &self.hub;
+        tokio::spawn(reload::watch(Arc::clone(&hub.acl), hub.stop.clone()));
         for listener in listeners {
             let front = self.clone();
             let accepting = listener.serve(hub.stop.clone(), hub.tasks.clone(), move |accepted: Accepted| {
                 let front = front.clone();
-                async move { front.serve_stream(accepted.stream, accepted.peer).await }
+                async move {
+                    let peer = Peer {
+                        address: accepted.peer,
+                        certificate: accepted.certificate,
+                    };
+                    connection::serve(front.hub, accepted.stream, peer).await;
+                }
             });
             hub.tasks.spawn(accepting);
         }
@@ -68,6 +80,10 @@ impl Front {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let peer = Peer {
+            address: peer,
+            certificate: None,
+        };
         connection::serve(Arc::clone(&self.hub), stream, peer).await;
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct Hub {
     pub(crate) config: BrokerConfig,
     pub(crate) tap: Arc<dyn Tap>,
     pub(crate) auth: Authenticator,
-    pub(crate) acl: Acl,
+    pub(crate) acl: Arc<Acl>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) retained: Retained,
     pub(crate) fanout: Fanout,
@@ -48,7 +48,7 @@ impl Hub {
     pub(crate) fn new(config: BrokerConfig, tap: Arc<dyn Tap>, stop: CancellationToken) -> Self {
         Self {
             auth: Authenticator::new(&config.auth),
-            acl: Acl::new(&config.acl),
+            acl: Arc::new(Acl::new(config.acl.clone())),
             subscriptions: Subscriptions::default(),
             retained: Retained::new(config.retained.clone()),
             fanout: Fanout::new(config.fanout.clone()),

@@ -194,6 +194,50 @@ async fn a_client_id_with_wildcards_widens_nothing() {
 }
 
 #[tokio::test]
+async fn new_rules_of_the_file_revoke_what_they_permit_no_more_while_connections_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("acl.toml");
+    let write = |rules: &str| {
+        std::fs::write(dir.path().join("new"), rules).unwrap();
+        std::fs::rename(dir.path().join("new"), &file).unwrap();
+    };
+    write("[[rules]]\naccess = 'readwrite'\ntopics = ['#']\n");
+    let store = Store::new(Mode::AtOnce);
+    let acl = AclConfig {
+        file: Some(file.clone()),
+        ..AclConfig::default()
+    };
+    let server = server(acl, &store).await;
+    let (mut reader, mut device) = (server.v311("reader").await, server.v5("press").await);
+    reader.subscribe_v311("closed/#", 0).await;
+    reader.subscribe_v311("open/#", 0).await;
+    device.send(publish_v5(1, 1, "closed/a", &[], b"seen")).await;
+    device.expect(&puback(1)).await;
+    reader.expect(&publish_v311(0, 0, "closed/a", b"seen")).await;
+
+    write(
+        "[[rules]]\naccess = 'readwrite'\ntopics = ['open/#']\n[[rules]]\naccess = 'write'\ntopics = ['closed/#']\n",
+    );
+    let in_force = async {
+        loop {
+            device.send(subscribe_v5(2, "closed/probe", 0, &[])).await;
+            if device.packet().await[5] == 0x87 {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(common::SOON, in_force)
+        .await
+        .expect("the new rules never came into force");
+    for (topic, payload) in [("closed/a", b"never"), ("open/a", b"still")] {
+        device.send(publish_v5(1, 3, topic, &[], payload)).await;
+        device.expect(&puback(3)).await;
+    }
+    reader.expect(&publish_v311(0, 0, "open/a", b"still")).await;
+    reader.ping().await;
+}
+
+#[tokio::test]
 async fn rules_of_a_file_are_in_force_and_a_file_that_is_wrong_stops_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("acl.toml");

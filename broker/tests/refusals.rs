@@ -379,8 +379,8 @@ async fn users_need_their_password_and_strangers_are_refused() {
     }];
     let config = BrokerConfig {
         auth: AuthConfig {
-            allow_anonymous: false,
             users,
+            ..AuthConfig::default()
         },
         ..config()
     };

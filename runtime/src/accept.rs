@@ -1,73 +1,36 @@
-//! The one accept loop: permit, PROXY header under a deadline, then the server's own handler.
+//! The one accept loop: places and rate, PROXY header, TLS and WebSocket under deadlines in each connection's own
+//! task, then the server's handler.
+//!
+//! - [`config`]: one listening address and its limits.
+//! - [`admission`]: who may come in.
+//! - [`open`]: from the socket to the handler's stream.
+
+mod admission;
+mod config;
+mod open;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use serde::Deserialize;
+use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics;
-use crate::problem::{Problem, check_range};
-use crate::proxy::{self, ProxyProtocol};
-use crate::stream::{Connection, Permit};
-
-/// One listening address and its limits.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerConfig {
-    pub listen: SocketAddr,
-    /// `"required"` behind a load balancer that sends PROXY v1 or v2, else `"rejected"`.
-    #[serde(default)]
-    pub proxy_protocol: ProxyProtocol,
-    /// Open connections at most; further ones wait in the kernel's backlog.
-    #[serde(default = "default_max_connections")]
-    pub max_connections: usize,
-    /// Time for the PROXY header.
-    #[serde(default = "default_header_timeout_ms")]
-    pub header_timeout_ms: u64,
-}
-
-fn default_max_connections() -> usize {
-    20_000
-}
-
-fn default_header_timeout_ms() -> u64 {
-    5_000
-}
-
-impl ListenerConfig {
-    /// A listener with the default limits and no PROXY header.
-    pub fn new(listen: SocketAddr) -> Self {
-        Self {
-            listen,
-            proxy_protocol: ProxyProtocol::default(),
-            max_connections: default_max_connections(),
-            header_timeout_ms: default_header_timeout_ms(),
-        }
-    }
-
-    pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(
-            out,
-            format!("{at}.max_connections"),
-            self.max_connections,
-            1..=1_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.header_timeout_ms"),
-            self.header_timeout_ms,
-            100..=60_000,
-        );
-    }
-}
+use crate::reload;
+use crate::stream::Connection;
+use crate::tls::{ClientCertificate, Tls};
+use crate::websocket::WebSocketConfig;
+pub(crate) use admission::AddressPlace;
+use admission::{Addresses, Rate};
+pub use config::{ListenerConfig, Transport};
+use open::Door;
 
 fn bind_remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
@@ -86,6 +49,8 @@ pub struct Accepted {
     pub stream: Connection,
     /// The client's own address: the PROXY header's where there is one, else the socket's.
     pub peer: SocketAddr,
+    /// Verified by the listener's authority.
+    pub certificate: Option<ClientCertificate>,
 }
 
 /// A bound listener that does not accept yet.
@@ -94,11 +59,22 @@ pub struct Listener {
     name: &'static str,
     socket: TcpListener,
     config: ListenerConfig,
+    tls: Option<Arc<Tls>>,
+    websocket: WebSocketConfig,
 }
 
 impl Listener {
-    /// Binds `config.listen`. `name` is the metrics' label.
+    /// Binds `config.listen` and reads its certificate. `name` is the metrics' label.
     pub async fn bind(name: &'static str, config: ListenerConfig) -> io::Result<Self> {
+        let tls = match &config.tls {
+            Some(tls) if config.transport.is_tls() => {
+                Some(Arc::new(Tls::load(tls.clone()).map_err(io::Error::other)?))
+            }
+            _ if config.transport.is_tls() => {
+                return Err(io::Error::other("a TLS listener without a certificate"));
+            }
+            _ => None,
+        };
         let socket = TcpListener::bind(config.listen).await.map_err(|error| {
             io::Error::new(
                 error.kind(),
@@ -109,7 +85,20 @@ impl Listener {
                 ),
             )
         })?;
-        Ok(Self { name, socket, config })
+        Ok(Self {
+            name,
+            socket,
+            config,
+            tls,
+            websocket: WebSocketConfig::default(),
+        })
+    }
+
+    /// What WebSocket clients must ask for, and the longest message that they may send.
+    #[must_use]
+    pub fn websocket(mut self, config: WebSocketConfig) -> Self {
+        self.websocket = config;
+        self
     }
 
     /// The bound address: the port that the system chose where port 0 was asked for.
@@ -118,39 +107,78 @@ impl Listener {
     }
 
     /// Accepts until `stop`, each connection in a task of its own on `tasks`. Returns when no more are accepted;
-    /// the handlers' tasks go on until they end by themselves (they hold the same token).
+    /// the handlers' tasks go on until they end by themselves (they hold the same token). A handler that panics ends
+    /// its connection alone.
     pub async fn serve<H, F>(self, stop: CancellationToken, tasks: TaskTracker, handler: H)
     where
         H: Fn(Accepted) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        if let Some(tls) = &self.tls {
+            tokio::spawn(reload::watch(Arc::clone(tls), stop.clone()));
+        }
+        let name = self.name;
+        let mut rate = Rate::new(self.config.max_connects_per_s, Instant::now());
         let places = Arc::new(Semaphore::new(self.config.max_connections));
+        let door = Arc::new(Door {
+            name,
+            config: self.config,
+            addresses: Addresses::default(),
+            tls: self.tls,
+            websocket: self.websocket,
+        });
         loop {
-            let next = async {
-                let place = Arc::clone(&places)
-                    .acquire_owned()
-                    .await
-                    .map_err(io::Error::other)?;
-                let (socket, address) = self.socket.accept().await?;
-                Ok::<_, io::Error>((place, socket, address))
-            };
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = next => accepted,
+                accepted = next(name, &self.socket, &places) => accepted,
             };
-            match accepted {
-                Ok((place, socket, address)) => {
-                    let (handler, name, config) = (handler.clone(), self.name, self.config.clone());
-                    tasks.spawn(async move {
-                        if let Some(connection) = open(name, &config, place, socket, address).await {
-                            handler(connection).await;
-                        }
-                    });
+            let (place, socket, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    pause_after(name, &error).await;
+                    continue;
                 }
-                Err(error) => pause_after(self.name, &error).await,
+            };
+            if !rate.admits(Instant::now()) {
+                metrics::refused(name, "connect_rate");
+                // Reset: a client that is shed leaves no socket waiting behind.
+                let _gone = socket.set_zero_linger();
+                continue;
             }
+            let (handler, door) = (handler.clone(), Arc::clone(&door));
+            tasks.spawn(async move {
+                let served = async {
+                    if let Some(connection) = door.open(place, socket, address).await {
+                        handler(connection).await;
+                    }
+                };
+                if AssertUnwindSafe(served).catch_unwind().await.is_err() {
+                    metrics::panicked(name);
+                    tracing::error!(listener = name, %address, "a connection's task panicked; the others go on");
+                }
+            });
         }
     }
+}
+
+/// A place first: what has none waits in the kernel's backlog.
+async fn next(
+    name: &'static str,
+    socket: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    let place = match Arc::clone(places).try_acquire_owned() {
+        Ok(place) => place,
+        Err(_full) => {
+            metrics::held_back(name);
+            Arc::clone(places)
+                .acquire_owned()
+                .await
+                .map_err(io::Error::other)?
+        }
+    };
+    let (socket, address) = socket.accept().await?;
+    Ok((place, socket, address))
 }
 
 /// A failed accept is one connection's fault (reset before accept) or the process's (no file descriptors);
@@ -167,134 +195,5 @@ async fn pause_after(name: &'static str, error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn open(
-    name: &'static str,
-    config: &ListenerConfig,
-    place: OwnedSemaphorePermit,
-    mut socket: TcpStream,
-    address: SocketAddr,
-) -> Option<Accepted> {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(listener = name, %error, "the connection was gone before it was served");
-        metrics::refused(name, "gone");
-        return None;
-    }
-    let (peer, replay) = match config.proxy_protocol {
-        ProxyProtocol::Rejected => (address, Bytes::new()),
-        ProxyProtocol::Required => {
-            let deadline = Duration::from_millis(config.header_timeout_ms);
-            match tokio::time::timeout(deadline, proxy::read_header(&mut socket)).await {
-                Ok(Ok(header)) => (header.client.unwrap_or(address), header.replay),
-                Ok(Err(error)) => {
-                    tracing::debug!(listener = name, %address, %error, "connection refused");
-                    metrics::refused(name, "proxy_header");
-                    return None;
-                }
-                Err(_elapsed) => {
-                    metrics::refused(name, "proxy_header_timeout");
-                    return None;
-                }
-            }
-        }
-    };
-    let stream = Connection::new(replay, socket, Permit::new(name, place));
-    Some(Accepted { stream, peer })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    struct Echo {
-        address: SocketAddr,
-        stop: CancellationToken,
-    }
-
-    impl Drop for Echo {
-        fn drop(&mut self) {
-            self.stop.cancel();
-        }
-    }
-
-    /// Answers every connection with the address that it is told, then with what it reads.
-    async fn echo(proxy_protocol: ProxyProtocol, max_connections: usize) -> Echo {
-        let config = ListenerConfig {
-            proxy_protocol,
-            max_connections,
-            header_timeout_ms: 200,
-            ..ListenerConfig::new("127.0.0.1:0".parse().unwrap())
-        };
-        let listener = Listener::bind("test", config).await.unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(listener.serve(
-            stop.clone(),
-            TaskTracker::new(),
-            |mut connection: Accepted| async move {
-                let told = format!("{}\n", connection.peer);
-                if connection.stream.write_all(told.as_bytes()).await.is_ok() {
-                    let (mut reader, mut writer) = tokio::io::split(connection.stream);
-                    let _gone = tokio::io::copy(&mut reader, &mut writer).await;
-                }
-            },
-        ));
-        Echo { address, stop }
-    }
-
-    async fn talk(address: SocketAddr, bytes: &[u8]) -> String {
-        let mut socket = TcpStream::connect(address).await.unwrap();
-        socket.write_all(bytes).await.unwrap();
-        socket.shutdown().await.unwrap();
-        let mut answer = String::new();
-        let _reset = socket.read_to_string(&mut answer).await;
-        answer
-    }
-
-    #[tokio::test]
-    async fn the_server_sees_the_address_of_the_proxy_header_and_every_byte_after_it() {
-        let server = echo(ProxyProtocol::Required, 10).await;
-        let answer = talk(
-            server.address,
-            b"PROXY TCP4 10.9.8.7 127.0.0.1 1000 1883\r\nhello",
-        )
-        .await;
-        assert_eq!(answer, "10.9.8.7:1000\nhello");
-    }
-
-    #[tokio::test]
-    async fn without_the_required_header_the_server_never_sees_the_connection() {
-        let server = echo(ProxyProtocol::Required, 10).await;
-        assert_eq!(talk(server.address, b"hello, this is no header").await, "");
-    }
-
-    #[tokio::test]
-    async fn a_listener_without_proxy_protocol_takes_no_address_from_a_client() {
-        let server = echo(ProxyProtocol::Rejected, 10).await;
-        let answer = talk(server.address, b"PROXY TCP4 10.9.8.7 127.0.0.1 1000 1883\r\n").await;
-        assert!(
-            answer.starts_with("127.0.0.1:")
-                && answer.ends_with("PROXY TCP4 10.9.8.7 127.0.0.1 1000 1883\r\n")
-        );
-    }
-
-    #[tokio::test]
-    async fn a_silent_connection_delays_nobody_and_is_closed_at_its_deadline() {
-        let server = echo(ProxyProtocol::Required, 10).await;
-        let mut silent = TcpStream::connect(server.address).await.unwrap();
-        let answer = talk(server.address, b"PROXY TCP4 10.9.8.7 127.0.0.1 1000 1883\r\nhi").await;
-        assert_eq!(answer, "10.9.8.7:1000\nhi");
-        assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_connection_over_the_limit_waits_until_another_ends() {
-        let server = echo(ProxyProtocol::Rejected, 1).await;
-        let mut first = TcpStream::connect(server.address).await.unwrap();
-        first.read_u8().await.unwrap();
-        let mut second = TcpStream::connect(server.address).await.unwrap();
-        let early = tokio::time::timeout(Duration::from_millis(50), second.read_u8()).await;
-        assert!(early.is_err(), "the second was served beside the first");
-        drop(first);
-        second.read_u8().await.unwrap();
-    }
-}
+mod tests;

@@ -3,8 +3,10 @@
 //! Layout, in the order in which a connection and then a process pass them:
 //!
 //! - [`proxy`]: the PROXY protocol header in front of a connection, Required or Rejected.
-//! - [`stream`]: an accepted connection, with the bytes read ahead of it and its place among the open ones.
-//! - [`accept`]: the one accept loop: permit, PROXY header under a deadline, then the server's own handler.
+//! - [`tls`], [`websocket`]: what may lie between TCP and a server's protocol.
+//! - [`stream`]: an accepted connection, whatever it runs on, and its place among the open ones.
+//! - [`accept`]: the one accept loop: rate, places, PROXY, TLS and WebSocket under deadlines, then the server's handler.
+//! - [`reload`]: files that are read again when they change and on SIGHUP.
 //! - [`jwks`]: tokens of an identity provider, and the keys that prove them.
 //! - [`admin`]: `/live`, `/ready` and `/metrics` on a listener of their own.
 //! - [`telemetry`]: logs and the metrics recorder.
@@ -20,8 +22,11 @@ pub mod jwks;
 pub mod metrics;
 pub mod problem;
 pub mod proxy;
+pub mod reload;
 pub mod shutdown;
 pub mod stream;
 pub mod telemetry;
+pub mod tls;
+pub mod websocket;
 
 pub use problem::Problem;

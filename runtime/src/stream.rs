@@ -1,6 +1,7 @@
-//! An accepted connection: its first bytes may have been read already, and it holds its place among the open ones.
+//! An accepted connection: plain, encrypted or inside a WebSocket, and its place among the open ones.
 
-use std::io;
+use std::fmt;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,29 +10,35 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::accept::AddressPlace;
 use crate::metrics;
 
-/// Reads what came before it was handed over first, then the socket. Counts as open until it is dropped.
-#[derive(Debug)]
+/// What a protocol, TLS or a WebSocket can run on.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Counts as open until it is dropped.
 pub struct Connection {
-    prefix: Bytes,
-    inner: TcpStream,
+    inner: Box<dyn Stream>,
     _permit: Permit,
 }
 
-/// One place among a listener's connections.
+/// One place among a listener's connections and among those of its address.
 #[derive(Debug)]
 pub(crate) struct Permit {
     listener: &'static str,
     _place: OwnedSemaphorePermit,
+    _address: AddressPlace,
 }
 
 impl Permit {
-    pub(crate) fn new(listener: &'static str, place: OwnedSemaphorePermit) -> Self {
-        metrics::accepted(listener);
+    pub(crate) fn new(listener: &'static str, place: OwnedSemaphorePermit, address: AddressPlace) -> Self {
+        metrics::opened(listener);
         Self {
             listener,
             _place: place,
+            _address: address,
         }
     }
 }
@@ -43,12 +50,19 @@ impl Drop for Permit {
 }
 
 impl Connection {
-    pub(crate) fn new(prefix: Bytes, inner: TcpStream, permit: Permit) -> Self {
+    pub(crate) fn new(inner: Box<dyn Stream>, permit: Permit) -> Self {
         Self {
-            prefix,
             inner,
             _permit: permit,
         }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("permit", &self._permit)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,13 +72,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.prefix.is_empty() {
-            return Pin::new(&mut self.inner).poll_read(cx, out);
-        }
-        let count = self.prefix.len().min(out.remaining());
-        let replayed = self.prefix.split_to(count);
-        out.put_slice(replayed.chunk());
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.inner).poll_read(cx, out)
     }
 }
 
@@ -84,7 +92,62 @@ impl AsyncWrite for Connection {
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+/// A socket whose first bytes were read already: they come first.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    prefix: Bytes,
+    inner: TcpStream,
+}
+
+impl Replayed {
+    pub(crate) fn new(prefix: Bytes, inner: TcpStream) -> Self {
+        Self { prefix, inner }
+    }
+}
+
+impl AsyncRead for Replayed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, out);
+        }
+        let count = self.prefix.len().min(out.remaining());
+        let replayed = self.prefix.split_to(count);
+        out.put_slice(replayed.chunk());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Replayed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
     }

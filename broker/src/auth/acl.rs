@@ -7,11 +7,13 @@
 mod pattern;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub(crate) use pattern::{Pattern, Who};
+
+use shopfloor_runtime::reload::Reload;
 
 use crate::config::{Access, AclConfig, RuleConfig};
 use crate::topics;
@@ -19,9 +21,24 @@ use crate::topics;
 /// The rules in force; replaced whole.
 #[derive(Debug)]
 pub(crate) struct Acl {
+    config: AclConfig,
     /// `None`: there are no rules, everything is permitted.
     rules: RwLock<Option<Arc<Rules>>>,
     generation: AtomicU64,
+}
+
+impl Reload for Acl {
+    fn what(&self) -> &'static str {
+        "acl"
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.config.file.iter().cloned().collect()
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        self.load()
+    }
 }
 
 /// What a client may do with a subscription.
@@ -35,10 +52,11 @@ pub(crate) enum MaySubscribe {
 }
 
 impl Acl {
-    /// Rules given by the configuration alone. Where a file is named, everything is refused until it was loaded.
-    pub(crate) fn new(config: &AclConfig) -> Self {
+    /// Where there are rules, everything is refused until they were loaded.
+    pub(crate) fn new(config: AclConfig) -> Self {
         let rules = config.is_on().then(|| Arc::new(Rules::default()));
         Self {
+            config,
             rules: RwLock::new(rules),
             generation: AtomicU64::new(0),
         }
@@ -46,7 +64,8 @@ impl Acl {
 
     /// Compiles the configuration's rules and those of its file, and puts them in force. On an error the old ones
     /// stay.
-    pub(crate) fn load(&self, config: &AclConfig) -> Result<(), String> {
+    pub(crate) fn load(&self) -> Result<(), String> {
+        let config = &self.config;
         if !config.is_on() {
             return Ok(());
         }
@@ -208,8 +227,8 @@ mod tests {
 
     fn acl(rules: &str) -> Acl {
         let config: AclConfig = toml::from_str(rules).unwrap();
-        let acl = Acl::new(&config);
-        acl.load(&config).unwrap();
+        let acl = Acl::new(config);
+        acl.load().unwrap();
         acl
     }
 
@@ -328,9 +347,9 @@ mod tests {
 
     #[test]
     fn new_rules_that_are_wrong_leave_the_old_ones_in_force() {
-        let acl = acl(RULES);
-        let wrong: AclConfig = toml::from_str("[[rules]]\naccess = 'read'\ntopics = ['a/#/b']").unwrap();
-        let why = acl.load(&wrong).unwrap_err();
+        let mut acl = acl(RULES);
+        acl.config = toml::from_str("[[rules]]\naccess = 'read'\ntopics = ['a/#/b']").unwrap();
+        let why = acl.reload().unwrap_err();
         assert!(why.contains("a/#/b"), "{why}");
         assert!(acl.may_publish(&who("", "press"), "public/a"));
         assert_eq!(acl.generation(), 1);

@@ -1,20 +1,24 @@
 //! Who a client is, and what it may do.
 //!
 //! - this file: who it is.
+//! - [`certificate`]: the name in a client's certificate.
 //! - [`acl`]: what it may publish and subscribe to.
 
 pub(crate) mod acl;
+mod certificate;
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use shopfloor_runtime::tls::ClientCertificate;
 
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, CertificateName};
 
 /// Decides on a CONNECT.
 #[derive(Debug)]
 pub(crate) struct Authenticator {
     allow_anonymous: bool,
+    certificate_name: CertificateName,
     passwords: HashMap<String, String>,
 }
 
@@ -23,6 +27,8 @@ pub(crate) struct Authenticator {
 pub(crate) enum AuthError {
     #[error("the client gave no user name and anonymous clients are not allowed")]
     Anonymous,
+    #[error("the client's certificate has no name that this server takes for a user")]
+    NamelessCertificate,
     #[error("the user name or the password is wrong")]
     BadCredentials,
 }
@@ -36,17 +42,26 @@ impl Authenticator {
             .collect();
         Self {
             allow_anonymous: config.allow_anonymous,
+            certificate_name: config.certificate_name,
             passwords,
         }
     }
 
-    /// The authenticated user, `None` for an anonymous client. A client that gives a user name is held to it
-    /// unless no user is configured at all.
+    /// The authenticated user, `None` for an anonymous client. A certificate says who its client is, whatever user
+    /// name CONNECT has. A client that gives a user name is held to it unless no user is configured at all.
     pub(crate) fn authenticate(
         &self,
+        certificate: Option<&ClientCertificate>,
         user: Option<String>,
         password: Option<&Bytes>,
     ) -> Result<Option<String>, AuthError> {
+        if let Some(certificate) = certificate
+            && self.certificate_name != CertificateName::None
+        {
+            return certificate::name(certificate, self.certificate_name)
+                .map(Some)
+                .ok_or(AuthError::NamelessCertificate);
+        }
         let Some(user) = user else {
             return if self.allow_anonymous {
                 Ok(None)
@@ -90,6 +105,7 @@ mod tests {
         Authenticator::new(&AuthConfig {
             allow_anonymous,
             users,
+            ..AuthConfig::default()
         })
     }
 
@@ -97,7 +113,11 @@ mod tests {
     fn only_the_right_password_of_a_known_user_lets_in() {
         let auth = authenticator(false);
         let ask = |user: &str, password: &'static str| {
-            auth.authenticate(Some(user.into()), Some(&Bytes::from_static(password.as_bytes())))
+            auth.authenticate(
+                None,
+                Some(user.into()),
+                Some(&Bytes::from_static(password.as_bytes())),
+            )
         };
         assert_eq!(ask("press", "geheim"), Ok(Some("press".into())));
         assert_eq!(ask("press", "geheim "), Err(AuthError::BadCredentials));
@@ -105,20 +125,20 @@ mod tests {
         assert_eq!(ask("press", ""), Err(AuthError::BadCredentials));
         assert_eq!(ask("nobody", "\0"), Err(AuthError::BadCredentials));
         assert_eq!(
-            auth.authenticate(Some("press".into()), None),
+            auth.authenticate(None, Some("press".into()), None),
             Err(AuthError::BadCredentials)
         );
     }
 
     #[test]
     fn anonymous_clients_enter_only_where_the_config_says_so() {
-        assert_eq!(authenticator(true).authenticate(None, None), Ok(None));
+        assert_eq!(authenticator(true).authenticate(None, None, None), Ok(None));
         assert_eq!(
-            authenticator(false).authenticate(None, None),
+            authenticator(false).authenticate(None, None, None),
             Err(AuthError::Anonymous)
         );
         assert_eq!(
-            authenticator(true).authenticate(Some("nobody".into()), None),
+            authenticator(true).authenticate(None, Some("nobody".into()), None),
             Err(AuthError::BadCredentials),
             "a wrong name is no anonymous client"
         );

@@ -12,7 +12,7 @@ use crate::auth::acl::{Pattern, read_file};
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AclConfig {
-    /// TOML with more `[[rules]]`.
+    /// TOML with more `[[rules]]`, read again when it changes and on SIGHUP.
     pub file: Option<PathBuf>,
     pub rules: Vec<RuleConfig>,
     pub refused_publish_v311: RefusedPublish,

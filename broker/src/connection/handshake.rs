@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use shopfloor_runtime::tls::ClientCertificate;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedMutexGuard;
 
@@ -21,6 +22,13 @@ use crate::tap::Publisher;
 /// A CONNECT is far below this, will and all; nobody is known yet who could send more.
 const MAX_CONNECT_BYTES: usize = 256 * 1024;
 const MAX_CLIENT_ID_BYTES: usize = 1024;
+
+/// Who is at the other end, as far as the connection says.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) certificate: Option<ClientCertificate>,
+}
 
 /// A client that was let in; its CONNACK is in `out`.
 #[derive(Debug)]
@@ -114,7 +122,7 @@ impl Refusal {
 }
 
 /// Reads CONNECT under its deadline and lets the client in, or tells it why not.
-pub(crate) async fn handshake<S>(hub: &Arc<Hub>, stream: &mut S, peer: SocketAddr) -> Option<Admitted>
+pub(crate) async fn handshake<S>(hub: &Arc<Hub>, stream: &mut S, peer: Peer) -> Option<Admitted>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -127,6 +135,7 @@ where
         () = hub.stop.cancelled() => Err(Refusal::ShutDown),
     };
     input.set_max_packet_bytes(hub.config.max_packet_bytes);
+    let address = peer.address;
     let admitted = match connect {
         Ok(connect) => admit(hub, connect, peer, input).await,
         Err(refusal) => Err(refusal),
@@ -134,7 +143,7 @@ where
     match admitted {
         Ok(admitted) => Some(admitted),
         Err(refusal) => {
-            tracing::debug!(%peer, reason = refusal.kind(), "client refused: {refusal}");
+            tracing::debug!(peer = %address, reason = refusal.kind(), "client refused: {refusal}");
             metrics::refused(refusal.kind());
             let mut out = BytesMut::new();
             refusal.connack(&mut out);
@@ -190,7 +199,7 @@ fn decode_connect(frame: &Bytes, header: usize) -> Result<Connect, Refusal> {
 async fn admit(
     hub: &Arc<Hub>,
     mut connect: Connect,
-    peer: SocketAddr,
+    peer: Peer,
     input: ReadBuffer,
 ) -> Result<Admitted, Refusal> {
     let protocol = connect.protocol;
@@ -210,10 +219,14 @@ async fn admit(
     }
     let user = hub
         .auth
-        .authenticate(connect.user.take(), connect.password.as_ref())
+        .authenticate(
+            peer.certificate.as_ref(),
+            connect.user.take(),
+            connect.password.as_ref(),
+        )
         .map_err(|error| {
             let reason = match error {
-                AuthError::Anonymous => reason::NOT_AUTHORIZED,
+                AuthError::Anonymous | AuthError::NamelessCertificate => reason::NOT_AUTHORIZED,
                 AuthError::BadCredentials => reason::BAD_USER_OR_PASSWORD,
             };
             refused("not_authorized", reason, error.to_string())
@@ -223,7 +236,7 @@ async fn admit(
     let publisher = Arc::new(Publisher {
         client_id: connect.client_id.clone(),
         user,
-        address: peer.ip(),
+        address: peer.address.ip(),
         v5: protocol == Protocol::V5,
     });
     if let Some(will) = &connect.will {

@@ -20,7 +20,6 @@ mod outgoing;
 mod subscribe;
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -41,6 +40,7 @@ use crate::tap::NotStored;
 use acks::{Acks, Offer, Stored};
 use buffer::ReadBuffer;
 use close::Close;
+pub(crate) use handshake::Peer;
 use handshake::{Admitted, Client, handshake};
 use intake::Intake;
 use outgoing::Outgoing;
@@ -58,10 +58,11 @@ const MAX_LINGER_BYTES: u64 = 4 * 1024 * 1024;
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// Serves one accepted connection until it has ended and what it leaves behind is settled.
-pub(crate) async fn serve<S>(hub: Arc<Hub>, mut stream: S, peer: SocketAddr)
+pub(crate) async fn serve<S>(hub: Arc<Hub>, mut stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let address = peer.address;
     // Boxed: the handshake's state is large and short-lived, an idle connection should not carry it.
     let Some(admitted) = Box::pin(handshake(&hub, &mut stream, peer)).await else {
         return;
@@ -71,7 +72,7 @@ where
     let close = connection.run().await;
     hub.metrics.connected.decrement(1.0);
     metrics::closed(close.kind());
-    tracing::debug!(%peer, client = connection.session.client_id, reason = close.kind(), "connection ended: {close}");
+    tracing::debug!(peer = %address, client = connection.session.client_id, reason = close.kind(), "connection ended: {close}");
     Box::pin(connection.end(close)).await;
 }
 
@@ -86,6 +87,8 @@ struct Connection<S> {
     intake: Intake,
     acks: Acks,
     outgoing: Outgoing,
+    /// Written, and perhaps still with TLS or a WebSocket.
+    unflushed: bool,
     last_read: Instant,
     last_write: Instant,
 }
@@ -118,6 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             intake: Intake::new(Arc::clone(&client.publisher), session.key),
             acks: Acks::default(),
             outgoing: Outgoing::new(),
+            unflushed: false,
             last_read: now,
             last_write: now,
             hub,
@@ -225,11 +229,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.out.advance(count);
+                    self.unflushed = true;
                     self.last_write = Instant::now();
                 }
                 Poll::Ready(_) => return Err(()),
                 Poll::Pending => return Ok(()),
             }
+        }
+        if self.unflushed
+            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            flushed.map_err(|_| ())?;
+            self.unflushed = false;
         }
         if self.out.capacity() > 0 {
             // Emptied: keep a useful size under load, nothing while idle.
@@ -240,6 +251,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         Ok(())
+    }
+
+    fn is_writing(&self) -> bool {
+        self.unflushed || !self.out.is_empty()
     }
 
     fn may_read(&self) -> bool {
@@ -268,7 +283,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// When there is something to check next.
     fn deadline(&self) -> Instant {
-        let unread = (!self.out.is_empty())
+        let unread = self
+            .is_writing()
             .then(|| self.last_write + Duration::from_millis(self.hub.config.write_timeout_ms));
         let silent = self.client.silence.map(|silence| self.last_read + silence);
         let large = self.input.is_large().then(|| self.last_read + IDLE);
@@ -283,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn check_time(&mut self) -> Result<(), Close> {
         let now = Instant::now();
-        if !self.out.is_empty() {
+        if self.is_writing() {
             let timeout = Duration::from_millis(self.hub.config.write_timeout_ms);
             if now >= self.last_write + timeout {
                 return Err(Close::WriteStalled);

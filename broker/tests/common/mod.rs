@@ -1,6 +1,7 @@
 //! A front on a port of its own, a store under the test's control, and a client made of bytes.
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod pki;
 pub mod store;
 pub mod wire;
 
@@ -41,7 +42,7 @@ pub fn config() -> BrokerConfig {
         listeners: vec![ListenerConfig::new("127.0.0.1:0".parse().unwrap())],
         auth: AuthConfig {
             allow_anonymous: true,
-            users: Vec::new(),
+            ..AuthConfig::default()
         },
         ..BrokerConfig::default()
     }
