@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::ApiConfig;
+use crate::identity::Identity;
 use crate::mqtt::Mqtt;
 use crate::outbox::Publisher;
 use crate::store::Store;
@@ -13,6 +14,8 @@ pub struct Api {
     pub(crate) config: Arc<ApiConfig>,
     pub(crate) store: Store,
     pub(crate) publisher: Arc<dyn Publisher>,
+    /// Where a provider is named.
+    pub(crate) identity: Option<Identity>,
     /// Once the API serves, where a broker is named.
     pub(crate) mqtt: Option<Arc<Mqtt>>,
 }
@@ -28,11 +31,17 @@ impl std::fmt::Debug for Api {
 impl Api {
     pub fn new(config: ApiConfig, store: Store, publisher: Arc<dyn Publisher>) -> Self {
         Self {
+            identity: Identity::new(&config.identity),
             config: Arc::new(config),
             store,
             publisher,
             mqtt: None,
         }
+    }
+
+    /// For the admin endpoint's `/ready`, where a provider is named.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 
     /// For the admin endpoint's `/ready`.

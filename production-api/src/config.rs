@@ -1,4 +1,4 @@
-//! What the API can be told. The store, the outbox and the MQTT service, which stand below, bring their own sections.
+//! What the API can be told. The store, the outbox, the identity provider and the MQTT service bring their own sections.
 
 use std::fmt;
 
@@ -6,6 +6,7 @@ use serde::Deserialize;
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::problem::{Problem, check_range};
 
+use crate::identity::IdentityConfig;
 use crate::mqtt::MqttConfig;
 use crate::outbox::OutboxConfig;
 use crate::store::DatabaseConfig;
@@ -23,6 +24,7 @@ pub struct ApiConfig {
     pub ingest: IngestConfig,
     pub outbox: OutboxConfig,
     pub mqtt: MqttConfig,
+    pub identity: IdentityConfig,
     /// Longest that one request may take before it is answered with 503.
     pub request_timeout_ms: u64,
     /// Requests worked on at once; further ones are answered with 503 at once.
@@ -76,6 +78,7 @@ impl fmt::Debug for ApiConfig {
             .field("ingest", &self.ingest)
             .field("outbox", &self.outbox)
             .field("mqtt", &self.mqtt)
+            .field("identity", &self.identity)
             .field("request_timeout_ms", &self.request_timeout_ms)
             .field("max_requests_in_flight", &self.max_requests_in_flight)
             .field("max_body_bytes", &self.max_body_bytes)
@@ -97,6 +100,7 @@ impl Default for ApiConfig {
             ingest: IngestConfig::default(),
             outbox: OutboxConfig::default(),
             mqtt: MqttConfig::default(),
+            identity: IdentityConfig::default(),
             request_timeout_ms: 15_000,
             max_requests_in_flight: 1_024,
             max_body_bytes: 102_400,
@@ -140,6 +144,7 @@ impl ApiConfig {
         self.outbox.problems(&format!("{at}.outbox"), out);
         self.mqtt
             .problems(&format!("{at}.mqtt"), self.request_timeout_ms, out);
+        self.identity.problems(&format!("{at}.identity"), out);
         check_range(
             out,
             format!("{at}.request_timeout_ms"),

@@ -29,6 +29,14 @@ pub enum Error {
     UnsupportedMedia(String),
     #[error("Unauthorized")]
     Unauthorized,
+    #[error("this needs a bearer token")]
+    NoToken,
+    /// The token is not taken; the text says why.
+    #[error("{0}")]
+    BadToken(String),
+    /// The token is good, its roles are not enough.
+    #[error("{0}")]
+    Forbidden(String),
     #[error("Rate limit exceeded")]
     RateLimited,
     /// What stands behind this service is not there; the text says what.
@@ -73,7 +81,8 @@ impl Error {
             Self::PreconditionFailed(_) => "precondition_failed",
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia(_) => "unsupported_media",
-            Self::Unauthorized => "unauthorized",
+            Self::Unauthorized | Self::NoToken | Self::BadToken(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
             Self::RateLimited => "rate_limited",
             Self::Unavailable(_) => "unavailable",
             Self::Unanswered(_) => "unanswered",

@@ -4,6 +4,7 @@
 //!
 //! - `server`: connections in, HTTP/1.1 and h2c; starts what works without a request.
 //! - `stack`: every layer that a request passes, one list; `rate_limit` and `body` are its own layers.
+//! - `identity`: who may do what, by tokens of an OpenID Connect provider.
 //! - `openapi`: the description of all routes, and Swagger UI.
 //! - `routes`: every route, one table; `path` reads the id in a path.
 //! - `resources`: the controllers, one file each. [`ingest`]: the gateways' telemetry.
@@ -36,6 +37,7 @@ pub mod telemetry;
 mod api;
 mod body;
 mod conditions;
+mod identity;
 mod js;
 mod model;
 mod mqtt;
@@ -54,5 +56,6 @@ mod validate;
 
 pub use api::Api;
 pub use config::ApiConfig;
+pub use identity::IdentityConfig;
 pub use mqtt::MqttConfig;
 pub use store::Store;

@@ -5,6 +5,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 const REQUEST_SECONDS: &str = "shopfloor_api_request_seconds";
 const FAILED_TOTAL: &str = "shopfloor_api_requests_failed_total";
 const LIMITED_TOTAL: &str = "shopfloor_api_requests_rate_limited_total";
+const TOKENS_REFUSED_TOTAL: &str = "shopfloor_api_tokens_refused_total";
 
 /// Registers the HELP texts; call once the recorder stands.
 pub fn describe() {
@@ -14,6 +15,10 @@ pub fn describe() {
     );
     describe_counter!(FAILED_TOTAL, "Requests answered with an error, by kind.");
     describe_counter!(LIMITED_TOTAL, "Requests refused by the rate limit.");
+    describe_counter!(
+        TOKENS_REFUSED_TOTAL,
+        "Requests refused for their bearer token, by reason."
+    );
     describe_ingest();
     describe_mqtt();
     describe_outbox();
@@ -26,6 +31,10 @@ pub(crate) fn answered(method: &http::Method, route: String, status: u16, second
 
 pub(crate) fn failed(kind: &'static str) {
     counter!(FAILED_TOTAL, "kind" => kind).increment(1);
+}
+
+pub(crate) fn token_refused(reason: &'static str) {
+    counter!(TOKENS_REFUSED_TOTAL, "reason" => reason).increment(1);
 }
 
 pub(crate) fn rate_limited() {

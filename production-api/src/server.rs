@@ -53,6 +53,9 @@ impl Api {
     /// Serves `listener` until `stop`; requests under way are finished on `tasks`.
     pub async fn serve(mut self, listener: Listener, stop: CancellationToken, tasks: TaskTracker) {
         self.mqtt = Mqtt::new(&self.config.mqtt, &stop, &tasks).map(Arc::new);
+        if let Some(identity) = &self.identity {
+            identity.start(&stop, &tasks);
+        }
         let stack = stack::build(&self);
         let stopping = stop.clone();
         listener

@@ -22,7 +22,7 @@ use crate::api::Api;
 use crate::error::Error;
 use crate::rate_limit::RateLimit;
 use crate::request_id::{self, FreshId};
-use crate::{body, conditions, metrics, openapi, problem, rate_limit, routes};
+use crate::{body, conditions, identity, metrics, openapi, problem, rate_limit, routes};
 
 /// The whole service behind the connections.
 pub(crate) type Stack = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
@@ -75,7 +75,11 @@ fn in_flight(router: Router, api: &Api) -> Router {
 /// What the REST contract adds, outermost first.
 fn public(api: &Api) -> Router {
     let limit = RateLimit::new(api.config.rate_limit.clone());
+    let authenticate = api.identity.clone();
+    let authenticate = authenticate.map(|known| from_fn_with_state(known, identity::authenticate));
     let layers = ServiceBuilder::new()
+        // Strangers are refused before their bodies are read.
+        .option_layer(authenticate)
         // A body that is too large or no JSON is refused on any route.
         .layer(from_fn_with_state(api.clone(), body::read))
         // The original counted a request once its body was read, whatever became of it then.
@@ -83,6 +87,7 @@ fn public(api: &Api) -> Router {
     routes::public(api.clone())
         // Behind the router's match, so that the label is the route and not the path.
         .route_layer(from_fn(conditions::refuse_elsewhere))
+        .route_layer(from_fn(identity::authorize))
         .route_layer(from_fn(measure))
         .layer(layers)
 }
@@ -131,7 +136,9 @@ async fn measure(request: Request, next: Next) -> Response {
 
 fn request_span(request: &http::Request<Body>) -> tracing::Span {
     let id = request_id::of(request.headers());
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
+    // Known once the token is proven.
+    let user = tracing::field::Empty;
+    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id, user)
 }
 
 async fn overloaded(error: BoxError) -> Response {

@@ -45,7 +45,7 @@ impl ApiNode {
             )
         })?;
         let publisher = records::publisher(kafka).context("cannot make a Kafka producer")?;
-        let api = Api::new(config.api.clone(), store.clone(), publisher);
+        let api = Api::new(config.api.clone(), store, publisher);
         let listener = Listener::bind("api", config.api.listener.clone()).await?;
         let address = listener.local_addr()?;
         let (stop, admin_stop, tasks) = (
@@ -54,7 +54,7 @@ impl ApiNode {
             TaskTracker::new(),
         );
         if let Some(metrics) = metrics {
-            serve_admin(&config.admin, metrics, store, admin_stop.clone()).await?;
+            serve_admin(&config.admin, metrics, &api, admin_stop.clone()).await?;
         }
         if kafka.is_some() {
             api.start_background(&stop, &tasks);
@@ -81,14 +81,20 @@ impl ApiNode {
 async fn serve_admin(
     config: &ListenerConfig,
     metrics: PrometheusHandle,
-    store: Store,
+    api: &Api,
     stop: CancellationToken,
 ) -> Result<()> {
+    let store = api.store().clone();
     let postgres: Check = Arc::new(move || {
         let store = store.clone();
         Box::pin(async move { store.ready().await })
     });
-    let admin = Admin::new(metrics, vec![("postgres", postgres)]);
+    let mut checks = vec![("postgres", postgres)];
+    if let Some(identity) = api.identity().cloned() {
+        let keys: Check = Arc::new(move || Box::pin(std::future::ready(identity.ready())));
+        checks.push(("identity", keys));
+    }
+    let admin = Admin::new(metrics, checks);
     let listener = Listener::bind("admin", config.clone()).await?;
     tokio::spawn(admin.serve(listener, stop, TaskTracker::new()));
     Ok(())

@@ -10,6 +10,7 @@
 //! - [`python`]: the clients that are not ours: the migration client's reader, paho-mqtt's publisher.
 //! - [`http`]: a REST client that can choose its own address. [`rest`]: the API inside the test and a client to it.
 //! - [`server`]: one process of the `shopfloor` binary; [`api`] and [`gateway`] are its two kinds of servers.
+//! - [`realm`]: an identity provider, its keys and its tokens.
 //! - [`proxy`]: a network between two parts, which passes, falls silent or breaks.
 //! - [`edge`]: a gateway by itself, and what reached Kafka from it.
 //! - [`stack`]: all of it behind HAProxy, as `make up` runs it.
@@ -32,6 +33,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod publisher;
 pub mod python;
+pub mod realm;
 pub mod repository;
 pub mod rest;
 pub mod server;

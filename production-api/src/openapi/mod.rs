@@ -17,6 +17,8 @@ pub(crate) mod ui;
 use schemas::reference;
 use serde_json::{Map, Value, json};
 
+use crate::identity::required;
+
 /// One operation of the contract.
 struct Operation {
     method: &'static str,
@@ -99,7 +101,7 @@ const OPERATIONS: &[Operation] = &[
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// Refusals that every operation has, and those of a body.
-const ANYWHERE: [u16; 5] = [400, 412, 429, 500, 503];
+const ANYWHERE: [u16; 7] = [400, 401, 403, 412, 429, 500, 503];
 const OF_A_BODY: [u16; 2] = [413, 415];
 
 /// The whole document.
@@ -113,6 +115,9 @@ pub(crate) fn document() -> Value {
             methods.insert(operation.method.to_owned(), operation.describe());
         }
     }
+    let text = "A token of the identity provider that the server names. `x-role` is the role that an operation asks \
+                for: viewer, operator or admin, each of which includes those before it.";
+    let bearer = json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": text});
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -122,7 +127,9 @@ pub(crate) fn document() -> Value {
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": schemas::all()},
+        "components": {"schemas": schemas::all(), "securitySchemes": {"bearer": bearer}},
+        // Either: it depends on whether the server names an identity provider.
+        "security": [{}, {"bearer": []}],
     })
 }
 
@@ -133,6 +140,7 @@ impl Operation {
             "tags": [tag],
             "summary": self.summary,
             "operationId": self.id(),
+            "x-role": self.role(),
             "responses": self.responses(),
         });
         let parameters = self.parameters();
@@ -145,6 +153,12 @@ impl Operation {
             described["requestBody"] = json!({"required": true, "content": content});
         }
         described
+    }
+
+    /// The role that a caller must have where an identity provider is named.
+    fn role(&self) -> &'static str {
+        let method = self.method.to_ascii_uppercase().parse().unwrap_or_default();
+        required(&method, self.path).name()
     }
 
     /// Unique in the document: `patch_materials_many-materials`.

@@ -75,12 +75,33 @@ impl Fetcher {
                 timeout_ms,
             } => {
                 let limit = Duration::from_millis(*timeout_ms);
-                tokio::time::timeout(limit, get(client, address))
+                tokio::time::timeout(limit, discover(client, address))
                     .await
                     .map_err(|_elapsed| FetchError::Timeout(*timeout_ms))??
             }
         };
         parse(&bytes)
+    }
+}
+
+/// The set, or what the provider's discovery document says of where it is (OpenID Connect Discovery 1.0).
+async fn discover(
+    client: &Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    address: &Uri,
+) -> Result<Bytes, FetchError> {
+    #[derive(serde::Deserialize)]
+    struct Discovery {
+        jwks_uri: String,
+    }
+    let bytes = get(client, address).await?;
+    let Ok(Discovery { jwks_uri }) = serde_json::from_slice(&bytes) else {
+        return Ok(bytes);
+    };
+    match Location::parse(&jwks_uri) {
+        Ok(Location::Address(address)) => get(client, &address).await,
+        _ => Err(FetchError::Set(
+            "is said to be at what is no http or https address".into(),
+        )),
     }
 }
 
