@@ -17,7 +17,7 @@ use shopfloor_bridge::routes::RouteTable;
 use shopfloor_bridge::routes::rule::default_routes;
 use shopfloor_bridge::stamp::{Stamp, stamp};
 use shopfloor_bridge::{Bridge, BridgeConfig};
-use shopfloor_broker::tap::{Published, Publisher, Receipt, Refused, Tap, Topic};
+use shopfloor_broker::tap::{Batch, Published, Publisher, Receipt, Refused, Tap, Topic};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -65,12 +65,14 @@ fn batch(number: usize) -> Vec<Published> {
                 properties: None,
                 publisher: publisher.clone(),
                 received_ms: 1_702_166_400_000,
+                exchange: None,
             }
         })
         .collect()
 }
 
-async fn offer(bridge: &Bridge, mut batch: Vec<Published>) -> Receipt {
+async fn offer(bridge: &Bridge, messages: Vec<Published>) -> Receipt {
+    let mut batch = Batch::from(messages);
     loop {
         match bridge.tap().offer(batch) {
             Ok(receipt) => return receipt,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shopfloor_bridge::{Bridge, BridgeConfig};
-use shopfloor_broker::tap::{Published, Receipt, Refused, Tap, Verdict, receipt};
+use shopfloor_broker::tap::{Batch, Receipt, Refused, Tap, Verdict, receipt};
 use shopfloor_broker::{BrokerConfig, Front};
 use shopfloor_runtime::accept::ListenerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,9 +29,9 @@ const WINDOW: u16 = 100;
 struct Nowhere;
 
 impl Tap for Nowhere {
-    fn offer(&self, batch: Vec<Published>) -> Result<Receipt, Refused> {
+    fn offer(&self, batch: Batch) -> Result<Receipt, Refused> {
         let (sender, receipt) = receipt();
-        sender.resolve(vec![Verdict::Stored; batch.len()]);
+        sender.resolve(vec![Verdict::Stored; batch.messages.len()]);
         Ok(receipt)
     }
 

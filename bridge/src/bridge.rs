@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::BridgeConfig;
 use crate::dead_letters::LastResort;
+use crate::exchanges::{Exchanges, RecoveryError};
 use crate::kafka::{Cluster, KafkaFault};
 use crate::metrics;
 use crate::routes::RouteTable;
@@ -33,6 +34,8 @@ pub enum BridgeFault {
     Api(String),
     #[error("the spool cannot store messages")]
     Spool(#[from] SpoolError),
+    #[error("the open QoS 2 exchanges cannot be recovered")]
+    Exchanges(#[from] RecoveryError),
     #[error(transparent)]
     Kafka(#[from] KafkaFault),
     #[error("the {0} sink ended by itself, which is a fault of Shopfloor's")]
@@ -64,6 +67,7 @@ struct Shared {
     spool: Spool,
     cluster: Cluster,
     tap: Arc<Ingest>,
+    exchanges: Arc<Exchanges>,
     last_resort: LastResort,
     kafka: Arc<Progress>,
     api: Option<Arc<Progress>>,
@@ -93,7 +97,13 @@ impl Bridge {
             }
         };
         let cluster = Cluster::open(&config.kafka)?;
-        let tap = Arc::new(Ingest::new(routes, spool.clone(), api.is_some()));
+        let exchanges = Arc::new(Exchanges::recover(data_dir, &spool)?);
+        let tap = Arc::new(Ingest::new(
+            routes,
+            spool.clone(),
+            exchanges.clone(),
+            api.is_some(),
+        ));
         let last_resort = LastResort::new(data_dir.join("dead-letters"), gateway);
         let gateway = gateway.to_owned();
         let shared = Shared {
@@ -102,6 +112,7 @@ impl Bridge {
             spool,
             cluster,
             tap,
+            exchanges,
             last_resort,
             kafka,
             api,
@@ -161,6 +172,7 @@ impl Bridge {
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), BridgeFault> {
         let stop = CancellationToken::new();
         let mut sinks = self.spawn_sinks(&stop)?;
+        let keeping = tokio::spawn(self.shared.exchanges.clone().run(stop.clone()));
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             fault = self.watch() => Err(fault),
@@ -174,6 +186,7 @@ impl Bridge {
         }
         stop.cancel();
         while sinks.join_next().await.is_some() {}
+        let _crashed = keeping.await;
         let closed = self.shared.spool.close().await;
         self.shared.last_resort.close().await?;
         ended.and(closed.map_err(BridgeFault::from))

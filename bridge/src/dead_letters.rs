@@ -117,6 +117,8 @@ pub(crate) fn as_dead_letter(
     Envelope {
         destination: Destination::DeadLetter(letter(envelope, refused_by, stored.sequence)),
         reason,
+        // The record that came from the client opened it; this one must not open it again.
+        exchange: None,
         ..envelope.clone()
     }
     .encode(&mut meta);
@@ -210,6 +212,7 @@ pub(crate) fn unreadable(stored: &Stored, reason: &str) -> Entry {
         client_id: "",
         traceparent: "",
         reason,
+        exchange: None,
     }
     .encode(&mut meta);
     let mut payload = BytesMut::with_capacity(4 + stored.meta.len() + stored.payload.len());

@@ -7,6 +7,7 @@
 //! - [`routes`]: from an MQTT topic to a Kafka topic, key and contract; [`topic_name`]: what such a topic may be called.
 //! - [`contract`]: what a payload must be; protobuf to JSON. `acceptance`: what a route makes of a message by it.
 //! - [`record`]: the envelope that the spool keeps beside a payload.
+//! - `exchanges`: which QoS 2 exchanges are open, over a crash.
 //! - [`spool`]: the durable log between reception and the sinks.
 //! - `sinks`: one reader and one cursor each: Kafka, production API.
 //! - [`stamp`]: `isDeleted` and `lastUpdate`, added on the way out.
@@ -24,6 +25,7 @@ pub mod config;
 pub mod contract;
 pub mod dead_letters;
 mod embedded_log;
+pub mod exchanges;
 pub mod kafka;
 pub mod metrics;
 pub mod publisher;

@@ -5,16 +5,19 @@
 //! u8   format version, 1
 //! u8   destination
 //! u8   schema
-//! u8   flags: add isDeleted, add lastUpdate, headers, machine equals key, traceparent follows, reason follows
+//! u8   flags: add isDeleted, add lastUpdate, headers, machine equals key, traceparent follows, reason follows,
+//!      exchange follows
 //! 16 B record id (UUIDv7)
 //! i64  reception time, milliseconds since the Unix epoch, little-endian
 //! text Kafka topic, key, [machine], MQTT topic, client id, [traceparent], [reason]
 //! of a dead letter also: u8 who refused it, u8 whether the payload is protobuf, varint of its first sequence
+//! [exchange: session u64, packet identifier u16, little-endian]
 //! ```
-//! A text is a varint of its length and its UTF-8 bytes.
+//! A text is a varint of its length and its UTF-8 bytes. A release has an exchange and no payload.
 
 use bytes::BufMut;
 use prost::encoding::{decode_varint, encode_varint};
+use shopfloor_broker::tap::Exchange;
 
 use crate::contract::Schema;
 use crate::stamp::Stamp;
@@ -27,6 +30,7 @@ const HEADERS: u8 = 1 << 2;
 const MACHINE_IS_KEY: u8 = 1 << 3;
 const HAS_TRACEPARENT: u8 = 1 << 4;
 const HAS_REASON: u8 = 1 << 5;
+const HAS_EXCHANGE: u8 = 1 << 6;
 
 /// Where a record goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub enum Destination {
     Api,
     /// The dead-letter topic, with the reason.
     DeadLetter(Letter),
+    /// Nowhere: it says that its QoS 2 exchange is over.
+    Release,
 }
 
 /// What a replay of a dead letter must know beside the envelope.
@@ -80,7 +86,7 @@ impl RefusedBy {
 
 impl Destination {
     pub fn kafka(self) -> bool {
-        self != Self::Api
+        !matches!(self, Self::Api | Self::Release)
     }
 
     pub fn api(self) -> bool {
@@ -112,6 +118,8 @@ pub struct Envelope<'a> {
     pub traceparent: &'a str,
     /// Why it is a dead letter; else empty.
     pub reason: &'a str,
+    /// The QoS 2 exchange that the record opened when it was taken in, or that a release ends.
+    pub exchange: Option<Exchange>,
 }
 
 /// Bytes that are no envelope: another version's, or not the spool's.
@@ -132,6 +140,26 @@ pub enum EnvelopeError {
 }
 
 impl<'a> Envelope<'a> {
+    /// The end of a QoS 2 exchange.
+    pub fn release(exchange: Exchange, record_id: [u8; 16], received_ms: i64) -> Self {
+        Self {
+            record_id,
+            received_ms,
+            destination: Destination::Release,
+            schema: Schema::Raw,
+            stamp: Stamp::default(),
+            headers: false,
+            topic: "",
+            key: "",
+            machine: "",
+            mqtt_topic: "",
+            client_id: "",
+            traceparent: "",
+            reason: "",
+            exchange: Some(exchange),
+        }
+    }
+
     /// Appends the encoded form.
     pub fn encode(&self, out: &mut impl BufMut) {
         let machine_is_key = self.machine == self.key;
@@ -142,6 +170,7 @@ impl<'a> Envelope<'a> {
             Destination::Kafka => 1,
             Destination::Api => 2,
             Destination::DeadLetter(_) => 3,
+            Destination::Release => 4,
         });
         out.put_u8(match self.schema {
             Schema::SupplyChain => 0,
@@ -156,7 +185,8 @@ impl<'a> Envelope<'a> {
                 | flag(self.headers, HEADERS)
                 | flag(machine_is_key, MACHINE_IS_KEY)
                 | flag(!self.traceparent.is_empty(), HAS_TRACEPARENT)
-                | flag(!self.reason.is_empty(), HAS_REASON),
+                | flag(!self.reason.is_empty(), HAS_REASON)
+                | flag(self.exchange.is_some(), HAS_EXCHANGE),
         );
         out.put_slice(&self.record_id);
         out.put_i64_le(self.received_ms);
@@ -181,6 +211,10 @@ impl<'a> Envelope<'a> {
             });
             out.put_u8(u8::from(letter.protobuf));
             encode_varint(letter.first_sequence, out);
+        }
+        if let Some(Exchange { session, packet_id }) = self.exchange {
+            out.put_u64_le(session);
+            out.put_u16_le(packet_id);
         }
     }
 
@@ -211,7 +245,8 @@ impl<'a> Envelope<'a> {
                 0 => Destination::KafkaAndApi,
                 1 => Destination::Kafka,
                 2 => Destination::Api,
-                3 => Destination::DeadLetter(take_letter(rest)?),
+                3 => Destination::DeadLetter(take_letter(&mut rest)?),
+                4 => Destination::Release,
                 other => return Err(EnvelopeError::Destination(other)),
             },
             schema: match schema {
@@ -234,12 +269,16 @@ impl<'a> Envelope<'a> {
             client_id,
             traceparent,
             reason,
+            exchange: (flags & HAS_EXCHANGE != 0)
+                .then(|| take_exchange(rest))
+                .transpose()?,
         })
     }
 }
 
-fn take_letter(rest: &[u8]) -> Result<Letter, EnvelopeError> {
-    let (&[refused_by, protobuf], mut rest) = rest.split_first_chunk().ok_or(EnvelopeError::Short)?;
+fn take_letter(rest: &mut &[u8]) -> Result<Letter, EnvelopeError> {
+    let (&[refused_by, protobuf], after) = rest.split_first_chunk().ok_or(EnvelopeError::Short)?;
+    *rest = after;
     Ok(Letter {
         refused_by: match refused_by {
             0 => RefusedBy::Contract,
@@ -248,13 +287,22 @@ fn take_letter(rest: &[u8]) -> Result<Letter, EnvelopeError> {
             other => return Err(EnvelopeError::RefusedBy(other)),
         },
         protobuf: protobuf != 0,
-        first_sequence: decode_varint(&mut rest).map_err(|_| EnvelopeError::Short)?,
+        first_sequence: decode_varint(rest).map_err(|_| EnvelopeError::Short)?,
     })
 }
 
 fn put_text(text: &str, out: &mut impl BufMut) {
     encode_varint(text.len() as u64, out);
     out.put_slice(text.as_bytes());
+}
+
+fn take_exchange(bytes: &[u8]) -> Result<Exchange, EnvelopeError> {
+    let (&session, rest) = bytes.split_first_chunk().ok_or(EnvelopeError::Short)?;
+    let (&packet_id, _) = rest.split_first_chunk().ok_or(EnvelopeError::Short)?;
+    Ok(Exchange {
+        session: u64::from_le_bytes(session),
+        packet_id: u16::from_le_bytes(packet_id),
+    })
 }
 
 fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, EnvelopeError> {
@@ -275,10 +323,11 @@ mod tests {
         Envelope {
             record_id: [bits; 16],
             received_ms: i64::from(bits) - 100,
-            destination: match bits % 4 {
+            destination: match bits % 5 {
                 0 => Destination::KafkaAndApi,
                 1 => Destination::Kafka,
                 2 => Destination::Api,
+                3 => Destination::Release,
                 _ => Destination::DeadLetter(Letter {
                     refused_by: RefusedBy::ALL[usize::from(bits) % 3],
                     protobuf: bits & 8 != 0,
@@ -298,6 +347,10 @@ mod tests {
             client_id,
             traceparent,
             reason,
+            exchange: (bits & 128 != 0).then_some(Exchange {
+                session: u64::MAX - u64::from(bits),
+                packet_id: u16::from(bits) << 8,
+            }),
         }
     }
 
@@ -342,6 +395,7 @@ mod tests {
             client_id: "machine-17",
             traceparent: "",
             reason: "",
+            exchange: None,
         };
         let mut bytes = Vec::new();
         envelope.encode(&mut bytes);

@@ -3,15 +3,21 @@
 //! One offer is one append, so a batch keeps its order and costs one buffer for all of its envelopes. The receipt
 //! resolves when the spool says that the batch is on disk.
 
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::{Bytes, BytesMut};
 use rand::Rng;
-use shopfloor_broker::tap::{Published, Receipt, Refused, Tap, Verdict, receipt};
+use shopfloor_broker::tap::{Batch, Exchange, Published, Receipt, Refused, Tap, Verdict, receipt};
 use uuid::Uuid;
 
 use crate::acceptance::{
     Accepted, MAX_CLIENT_ID_BYTES, Texts, accept, machine_of_topic, missing_stamps, shortened,
 };
 use crate::contract::Violation;
+use crate::exchanges::{Event, Exchanges};
 use crate::metrics;
 use crate::record::{Destination, Envelope, Letter};
 use crate::routes::{Route, RouteTable};
@@ -30,35 +36,48 @@ const ENVELOPE_BYTES: usize = 96;
 pub struct Ingest {
     routes: RouteTable,
     spool: Spool,
+    exchanges: Arc<Exchanges>,
     /// Somebody assigns ids to parts and materials that have none.
     has_api: bool,
 }
 
 impl Ingest {
-    pub(crate) fn new(routes: RouteTable, spool: Spool, has_api: bool) -> Self {
+    pub(crate) fn new(routes: RouteTable, spool: Spool, exchanges: Arc<Exchanges>, has_api: bool) -> Self {
         Self {
             routes,
             spool,
+            exchanges,
             has_api,
         }
     }
 }
 
 impl Tap for Ingest {
-    fn offer(&self, batch: Vec<Published>) -> Result<Receipt, Refused> {
-        let mut intake = Intake::new(self, batch.len());
-        for message in &batch {
+    fn offer(&self, batch: Batch) -> Result<Receipt, Refused> {
+        let mut intake = Intake::new(self, batch.released.len() + batch.messages.len());
+        for exchange in &batch.released {
+            intake.release(*exchange);
+        }
+        for message in &batch.messages {
             intake.take(message);
         }
-        let (entries, verdicts, counts) = intake.finish();
+        let Taken {
+            entries,
+            verdicts,
+            counts,
+            events,
+        } = intake.finish();
         let (sender, receipt) = receipt();
+        let exchanges = Arc::clone(&self.exchanges);
         if entries.is_empty() {
             counts.record();
             sender.resolve(verdicts);
             return Ok(receipt);
         }
         let done = Box::new(move |stored: Result<_, _>| match stored {
-            Ok(_) => {
+            Ok(sequences) => {
+                let sequences: Range<u64> = sequences;
+                exchanges.apply(&events, sequences.end);
                 counts.record();
                 sender.resolve(verdicts);
             }
@@ -76,7 +95,7 @@ impl Tap for Ingest {
                 // The configuration check keeps packets below the spool's commit size, so this is a fault of ours;
                 // the receipt fails, and the publisher is not acknowledged.
                 tracing::error!(
-                    messages = batch.len(),
+                    messages = batch.messages.len(),
                     "a batch is larger than the spool's commit_max_bytes"
                 );
                 Ok(receipt)
@@ -88,6 +107,22 @@ impl Tap for Ingest {
     fn room(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.spool.room())
     }
+
+    fn open_exchanges(&self) -> HashMap<u64, Vec<u16>> {
+        self.exchanges.by_session()
+    }
+
+    fn forget_session(&self, session: u64) {
+        self.exchanges.forget_session(session);
+    }
+}
+
+/// A batch as the spool gets it.
+struct Taken {
+    entries: Vec<Entry>,
+    verdicts: Vec<Verdict>,
+    counts: Counts,
+    events: Vec<Event>,
 }
 
 /// Messages of one batch by what became of them.
@@ -116,6 +151,8 @@ struct Intake<'a> {
     parts: Vec<(usize, Bytes)>,
     verdicts: Vec<Verdict>,
     counts: Counts,
+    /// Of QoS 2 only: nothing is allocated for other batches.
+    events: Vec<Event>,
     random: rand::rngs::ThreadRng,
     /// Scratch, reused by every message.
     texts: Texts,
@@ -129,9 +166,19 @@ impl<'a> Intake<'a> {
             parts: Vec::with_capacity(messages),
             verdicts: Vec::with_capacity(messages),
             counts: Counts::default(),
+            events: Vec::new(),
             random: rand::rng(),
             texts: Texts::default(),
         }
+    }
+
+    fn release(&mut self, exchange: Exchange) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let id = record_id(now_ms, &mut self.random);
+        Envelope::release(exchange, id, now_ms).encode(&mut self.envelopes);
+        self.parts.push((self.envelopes.len(), Bytes::new()));
+        self.events.push(Event::Released(exchange));
     }
 
     fn take(&mut self, message: &Published) {
@@ -167,8 +214,10 @@ impl<'a> Intake<'a> {
             client_id: shortened(&message.publisher.client_id, MAX_CLIENT_ID_BYTES),
             traceparent: traceparent(message),
             reason: "",
+            exchange: message.exchange,
         };
         envelope.encode(&mut self.envelopes);
+        self.events.extend(message.exchange.map(Event::Opened));
         self.parts.push((self.envelopes.len(), accepted.payload));
         self.counts.stored += 1;
         self.verdicts.push(Verdict::Stored);
@@ -178,6 +227,8 @@ impl<'a> Intake<'a> {
         let reason = violation.to_string();
         let reason = shortened(&reason, MAX_REASON_BYTES);
         let client_id = shortened(&message.publisher.client_id, MAX_CLIENT_ID_BYTES);
+        // An MQTT 5 client is refused, which ends the exchange without a release.
+        let exchange = message.exchange.filter(|_| !message.publisher.v5);
         let envelope = Envelope {
             record_id: record_id(message.received_ms, &mut self.random),
             received_ms: message.received_ms,
@@ -195,8 +246,10 @@ impl<'a> Intake<'a> {
             client_id,
             traceparent: traceparent(message),
             reason,
+            exchange,
         };
         envelope.encode(&mut self.envelopes);
+        self.events.extend(exchange.map(Event::Opened));
         self.parts.push((self.envelopes.len(), message.payload.clone()));
         self.counts.dead_letters.push(violation.kind());
         self.verdicts.push(Verdict::DeadLettered {
@@ -204,7 +257,7 @@ impl<'a> Intake<'a> {
         });
     }
 
-    fn finish(self) -> (Vec<Entry>, Vec<Verdict>, Counts) {
+    fn finish(self) -> Taken {
         let envelopes = self.envelopes.freeze();
         let mut begin = 0;
         let entries = self
@@ -216,7 +269,12 @@ impl<'a> Intake<'a> {
                 Entry { meta, payload }
             })
             .collect();
-        (entries, self.verdicts, self.counts)
+        Taken {
+            entries,
+            verdicts: self.verdicts,
+            counts: self.counts,
+            events: self.events,
+        }
     }
 }
 

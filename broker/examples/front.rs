@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use shopfloor_broker::Front;
 use shopfloor_broker::config::{AuthConfig, BrokerConfig};
-use shopfloor_broker::tap::{Published, Receipt, Refused, Tap, Verdict, receipt};
+use shopfloor_broker::tap::{Batch, Receipt, Refused, Tap, Verdict, receipt};
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::shutdown;
 
 struct Nowhere;
 
 impl Tap for Nowhere {
-    fn offer(&self, batch: Vec<Published>) -> Result<Receipt, Refused> {
+    fn offer(&self, batch: Batch) -> Result<Receipt, Refused> {
         let (sender, receipt) = receipt();
-        sender.resolve(vec![Verdict::Stored; batch.len()]);
+        sender.resolve(vec![Verdict::Stored; batch.messages.len()]);
         Ok(receipt)
     }
 

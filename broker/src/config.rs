@@ -40,6 +40,7 @@ pub struct BrokerConfig {
     pub max_keep_alive_s: u16,
     pub session: SessionConfig,
     pub retained: RetainedConfig,
+    pub persistence: PersistenceConfig,
     pub fanout: FanoutConfig,
     pub auth: AuthConfig,
     pub acl: AclConfig,
@@ -70,6 +71,16 @@ pub struct RetainedConfig {
     pub max_bytes: usize,
 }
 
+/// What survives a restart.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PersistenceConfig {
+    /// Without it sessions end with the process, and with them open QoS 2 exchanges.
+    pub enabled: bool,
+    /// Memory for pages of the database.
+    pub cache_bytes: usize,
+}
+
 /// The router behind QoS 0 deliveries.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,6 +109,7 @@ impl Default for BrokerConfig {
             max_keep_alive_s: 60,
             session: SessionConfig::default(),
             retained: RetainedConfig::default(),
+            persistence: PersistenceConfig::default(),
             fanout: FanoutConfig::default(),
             auth: AuthConfig::default(),
             acl: AclConfig::default(),
@@ -123,6 +135,15 @@ impl Default for RetainedConfig {
         Self {
             max_messages: 100_000,
             max_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for PersistenceConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            cache_bytes: 16 * 1024 * 1024,
         }
     }
 }
@@ -200,6 +221,7 @@ impl BrokerConfig {
         );
         self.session.problems(&format!("{at}.session"), out);
         self.retained.problems(&format!("{at}.retained"), out);
+        self.persistence.problems(&format!("{at}.persistence"), out);
         self.fanout.problems(&format!("{at}.fanout"), out);
         self.auth.problems(&format!("{at}.auth"), out);
         self.acl.problems(&format!("{at}.acl"), out);
@@ -249,6 +271,17 @@ impl RetainedConfig {
             format!("{at}.max_bytes"),
             self.max_bytes,
             0..=16 * 1024 * 1024 * 1024,
+        );
+    }
+}
+
+impl PersistenceConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        check_range(
+            out,
+            format!("{at}.cache_bytes"),
+            self.cache_bytes,
+            1024 * 1024..=16 * 1024 * 1024 * 1024,
         );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::config::BrokerConfig;
 use crate::connection::{self, Peer};
 use crate::hub::Hub;
 use crate::mailbox::Order;
+use crate::persistence::{Persistence, PersistenceError, Restored};
 use crate::tap::Tap;
 
 /// The MQTT front over one store.
@@ -25,11 +27,28 @@ pub struct Front {
 }
 
 impl Front {
-    /// A front that hands every publish to `tap` and serves until `stop`.
+    /// A front that hands every publish to `tap` and serves until `stop`. Nothing but `tap` survives it.
     pub fn new(config: BrokerConfig, tap: Arc<dyn Tap>, stop: CancellationToken) -> Self {
-        Self {
-            hub: Arc::new(Hub::new(config, tap, stop)),
+        let hub = Arc::new(Hub::new(config, tap, stop, None));
+        hub.begin(Restored::default());
+        Self { hub }
+    }
+
+    /// As [`Self::new`], with the sessions that `dir` keeps, unless the configuration turns that off. Call it inside
+    /// a runtime; reads and syncs: blocks.
+    pub fn open(
+        config: BrokerConfig,
+        tap: Arc<dyn Tap>,
+        dir: &Path,
+        stop: CancellationToken,
+    ) -> Result<Self, PersistenceError> {
+        if !config.persistence.enabled {
+            return Ok(Self::new(config, tap, stop));
         }
+        let (persistence, restored) = Persistence::open(dir, &config.persistence)?;
+        let hub = Arc::new(Hub::new(config, tap, stop, Some(persistence)));
+        hub.begin(restored);
+        Ok(Self { hub })
     }
 
     /// Binds the configured listeners and reads the files that the configuration names, so that addresses are known
@@ -72,7 +91,16 @@ impl Front {
         hub.registry.order_all(Order::ShutDown);
         // Receipts have their time, then last packets, sessions and wills have theirs.
         let deadline = Duration::from_millis(hub.config.drain_timeout_ms) + Duration::from_secs(10);
-        drain(&hub.tasks, deadline).await
+        let drained = drain(&hub.tasks, deadline).await;
+        if let Some(persistence) = &hub.persistence {
+            persistence.close().await;
+        }
+        drained
+    }
+
+    /// What keeps sessions from being written, in words for an operator.
+    pub fn persistence_trouble(&self) -> Option<String> {
+        self.hub.persistence.as_ref().and_then(Persistence::trouble)
     }
 
     /// Serves one connection that something else has accepted; `peer` is the device's own address.

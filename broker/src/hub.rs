@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,11 +15,12 @@ use crate::config::BrokerConfig;
 use crate::fanout::Fanout;
 use crate::message::{Delivery, Message, now_ms};
 use crate::metrics::Hot;
+use crate::persistence::{Change, Found, KeptSession, Persistence, Restored, Ticket, Wait};
 use crate::registry::Registry;
 use crate::retained::Retained;
-use crate::session::{PendingWill, Session, SessionState};
+use crate::session::{PendingWill, Received, Session, SessionState, Subscribed};
 use crate::subscriptions::{Subscription, Subscriptions};
-use crate::tap::{NotStored, Published, Refused, Tap};
+use crate::tap::{Batch, NotStored, Published, Refused, Tap};
 
 /// The front's shared state.
 pub(crate) struct Hub {
@@ -30,6 +32,8 @@ pub(crate) struct Hub {
     pub(crate) retained: Retained,
     pub(crate) fanout: Fanout,
     pub(crate) registry: Registry,
+    /// `None` where nothing survives the process.
+    pub(crate) persistence: Option<Persistence>,
     pub(crate) metrics: Hot,
     pub(crate) stop: CancellationToken,
     /// Connections and what they leave behind.
@@ -45,7 +49,12 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(config: BrokerConfig, tap: Arc<dyn Tap>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        config: BrokerConfig,
+        tap: Arc<dyn Tap>,
+        stop: CancellationToken,
+        persistence: Option<Persistence>,
+    ) -> Self {
         Self {
             auth: Authenticator::new(&config.auth),
             acl: Arc::new(Acl::new(config.acl.clone())),
@@ -53,6 +62,7 @@ impl Hub {
             retained: Retained::new(config.retained.clone()),
             fanout: Fanout::new(config.fanout.clone()),
             registry: Registry::new(config.session.clone()),
+            persistence,
             metrics: Hot::new(),
             tasks: TaskTracker::new(),
             stop,
@@ -61,10 +71,62 @@ impl Hub {
         }
     }
 
+    /// Takes up what an earlier process left: its sessions with their subscriptions, and their open exchanges.
+    pub(crate) fn begin(self: &Arc<Self>, restored: Restored) {
+        let mut exchanges = self.tap.open_exchanges();
+        let now_ms = self.persistence.as_ref().map_or(0, Persistence::age_ms);
+        let count = restored.sessions.len();
+        for found in restored.sessions {
+            let received = exchanges.remove(&found.session.key).unwrap_or_default();
+            // One that was connected has lost its connection with the process.
+            let left_ms = found.session.left_ms.unwrap_or(restored.last_ms);
+            let ago = Duration::from_millis(now_ms.saturating_sub(left_ms));
+            self.restore(found, &received, left_ms, ago);
+        }
+        for session in exchanges.into_keys() {
+            self.tap.forget_session(session);
+        }
+        if count > 0 {
+            tracing::info!(sessions = count, "sessions of an earlier process go on");
+        }
+        self.metrics.sessions.set(self.registry.len() as f64);
+    }
+
+    fn restore(self: &Arc<Self>, found: Found, received: &[u16], left_ms: u64, ago: Duration) {
+        let kept = found.session;
+        let session = Arc::new(Session::new(kept.key, kept.client_id, &self.config.session));
+        let Ok(mut state) = session.state.try_lock() else {
+            return;
+        };
+        state.used = true;
+        state.durable = true;
+        state.expiry_s = kept.expiry_s;
+        state.will = kept.will;
+        state.filters = found.filters;
+        state.received = received.iter().map(|id| (*id, Received::Recovered)).collect();
+        self.registry.restore(Arc::clone(&session));
+        self.fanout.update(&session, &state.filters);
+        for (filter, Subscribed { options, id }) in &state.filters {
+            self.subscriptions.insert(
+                filter,
+                Subscription {
+                    session: Arc::clone(&session),
+                    options: *options,
+                    id: *id,
+                },
+            );
+        }
+        if ago >= Duration::from_secs(state.expiry_s.into()) {
+            let _nobody_waits = self.end_session(&session, &mut state);
+        } else {
+            self.outlive(&session, &mut state, Some(left_ms), ago);
+        }
+    }
+
     /// Stores a message of the front's own (a will) and gives it to subscribers.
     async fn publish(&self, message: Published, publisher: u64) -> Result<(), NotStored> {
         let copy = Arc::new(Message::copy_of(&message, publisher));
-        let mut batch = vec![message];
+        let mut batch = Batch::from(vec![message]);
         let receipt = loop {
             match self.tap.offer(batch) {
                 Ok(receipt) => break receipt,
@@ -142,7 +204,12 @@ impl Hub {
     }
 
     /// Ends a session: its subscriptions go, and a will that still waits is published now.
-    pub(crate) fn end_session(self: &Arc<Self>, session: &Arc<Session>, state: &mut SessionState) {
+    /// Whoever says so to a client waits for what it gives back.
+    pub(crate) fn end_session(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        state: &mut SessionState,
+    ) -> Option<Wait> {
         for filter in std::mem::take(&mut state.filters).into_keys() {
             self.subscriptions.remove(&filter, session.key);
         }
@@ -153,9 +220,17 @@ impl Hub {
         if let Some(afterlife) = state.afterlife.take() {
             afterlife.abort();
         }
+        let ended = state
+            .durable
+            .then(|| self.submit(Change::End { session: session.key }))
+            .flatten();
+        if state.durable && !state.received.is_empty() {
+            self.tap.forget_session(session.key);
+        }
         state.ended = true;
         self.registry.remove(session);
         self.metrics.sessions.set(self.registry.len() as f64);
+        self.wait(ended)
     }
 
     /// Publishes in a task of its own: whoever lets go of a session does not wait for the store.
@@ -173,33 +248,110 @@ impl Hub {
     /// Lets go of a session that outlives its connection: the will comes after its delay, the end after the expiry.
     pub(crate) fn leave_behind(self: &Arc<Self>, session: &Arc<Session>, state: &mut SessionState) {
         session.mailbox.detach();
-        let expiry_s = state.expiry_s;
-        let will_s = match &state.will {
-            Some(will) if will.delay_s.min(expiry_s) > 0 => Some(will.delay_s.min(expiry_s)),
-            Some(_) => {
-                if let Some(will) = state.will.take() {
-                    self.publish_will(session.key, will);
-                }
-                None
-            }
-            None => None,
-        };
+        let left_ms = self.persistence.as_ref().map(Persistence::age_ms);
+        self.outlive(session, state, left_ms, Duration::ZERO);
+    }
+
+    /// Waits for the times of a session that was left `ago`.
+    pub(crate) fn outlive(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        state: &mut SessionState,
+        left_ms: Option<u64>,
+        ago: Duration,
+    ) {
+        let expiry = Duration::from_secs(state.expiry_s.into());
+        let will_delay = state.will.as_ref().map(|will| {
+            let delay = Duration::from_secs(will.delay_s.into());
+            delay.min(expiry).saturating_sub(ago)
+        });
+        if will_delay.is_some_and(|delay| delay.is_zero())
+            && let Some(will) = state.will.take()
+        {
+            self.publish_will(session.key, will);
+        }
+        self.keep(session, state, left_ms);
+        let now = Instant::now();
+        let will_at = state
+            .will
+            .is_some()
+            .then_some(now + will_delay.unwrap_or_default());
+        let end_at = now + expiry.saturating_sub(ago);
         let (hub, session) = (Arc::clone(self), Arc::clone(session));
         let afterlife = tokio::spawn(async move {
-            if let Some(will_s) = will_s {
-                tokio::time::sleep(Duration::from_secs(will_s.into())).await;
+            if let Some(will_at) = will_at {
+                hub.until(will_at).await;
                 let mut state = session.state.lock().await;
                 if let Some(will) = state.will.take() {
                     hub.publish_will(session.key, will);
+                    hub.keep(&session, &state, left_ms);
                 }
             }
-            let rest_s = expiry_s.saturating_sub(will_s.unwrap_or(0));
-            tokio::time::sleep(Duration::from_secs(rest_s.into())).await;
+            hub.until(end_at).await;
             let mut state = session.state.lock().await;
             state.afterlife = None;
-            hub.end_session(&session, &mut state);
+            let _nobody_waits = hub.end_session(&session, &mut state);
         });
         state.afterlife = Some(afterlife.abort_handle());
+    }
+
+    /// Sleeps; for ever once the front stops: what is left to do then is the next process's.
+    async fn until(&self, moment: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(moment) => {}
+            () = self.stop.cancelled() => std::future::pending().await,
+        }
+    }
+
+    fn submit(&self, change: Change) -> Option<Ticket> {
+        self.persistence
+            .as_ref()
+            .map(|persistence| persistence.submit(change))
+    }
+
+    /// Keeps the session's own row as it is now, where a restart is to find it.
+    pub(crate) fn keep(&self, session: &Session, state: &SessionState, left_ms: Option<u64>) -> Option<Wait> {
+        if !state.durable {
+            return None;
+        }
+        let ticket = self.submit(Change::Session(Box::new(KeptSession {
+            key: session.key,
+            client_id: session.client_id.clone(),
+            expiry_s: state.expiry_s,
+            left_ms,
+            will: state.will.clone(),
+        })));
+        self.wait(ticket)
+    }
+
+    /// Resolves when a change is durable; `None` where there is nothing to wait for.
+    fn wait(&self, ticket: Option<Ticket>) -> Option<Wait> {
+        Some(self.persistence.as_ref()?.wait(ticket?))
+    }
+
+    /// Keeps changed subscriptions. What they answer must wait.
+    pub(crate) fn keep_filters<'a>(
+        &self,
+        session: &Session,
+        state: &SessionState,
+        changed: impl Iterator<Item = &'a String>,
+    ) -> Option<Wait> {
+        if !state.durable {
+            return None;
+        }
+        let session = session.key;
+        let ticket = changed.fold(None, |_, filter| {
+            let filter = filter.clone();
+            self.submit(match state.filters.get(&filter).copied() {
+                Some(subscribed) => Change::Subscribe {
+                    session,
+                    filter,
+                    subscribed,
+                },
+                None => Change::Unsubscribe { session, filter },
+            })
+        });
+        self.wait(ticket)
     }
 }
 

@@ -8,6 +8,7 @@
 //! - `connection/`: one device connection: CONNECT, batches, acknowledgements, subscriptions, its end.
 //! - `auth/`: who a client is, and what it may do.
 //! - `registry`, `session`, `mailbox`: sessions by client id; what is remembered of one; what waits for it.
+//! - `persistence/`: what a restart finds of sessions and retained messages.
 //! - [`tap`]: the seam towards whatever makes messages durable.
 //! - `hub`: what all connections share, and the way of a stored message to subscribers:
 //!   `message`, `topics`, `subscriptions`, `retained`, and `fanout`, the one file that names rumqttd.
@@ -26,6 +27,7 @@ mod hub;
 mod mailbox;
 mod message;
 pub mod metrics;
+mod persistence;
 mod registry;
 mod retained;
 mod session;
@@ -35,3 +37,4 @@ mod topics;
 
 pub use config::BrokerConfig;
 pub use front::Front;
+pub use persistence::PersistenceError;

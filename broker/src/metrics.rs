@@ -15,6 +15,7 @@ const STALLED_TOTAL: &str = "shopfloor_mqtt_store_busy_total";
 const PUBLISHES_REFUSED_TOTAL: &str = "shopfloor_mqtt_publishes_refused_total";
 const SUBSCRIBES_REFUSED_TOTAL: &str = "shopfloor_mqtt_subscribes_refused_total";
 const RETAINED: &str = "shopfloor_mqtt_retained_messages";
+const PERSISTENCE_FAILURES_TOTAL: &str = "shopfloor_mqtt_persistence_failures_total";
 const ROUTER_RESTARTS_TOTAL: &str = "shopfloor_mqtt_router_restarts_total";
 
 /// Registers the HELP texts; call once the recorder stands.
@@ -59,6 +60,10 @@ pub fn describe() {
         "Topic filters that were refused or revoked, by reason."
     );
     describe_gauge!(RETAINED, "Retained messages.");
+    describe_counter!(
+        PERSISTENCE_FAILURES_TOTAL,
+        "Commits of sessions and retained messages that failed and are tried again."
+    );
     describe_counter!(
         ROUTER_RESTARTS_TOTAL,
         "Times that the fan-out router was rebuilt, by reason."
@@ -122,6 +127,10 @@ pub(crate) fn subscribe_refused(reason: &'static str) {
 
 pub(crate) fn closed(reason: &'static str) {
     counter!(CLOSED_TOTAL, "reason" => reason).increment(1);
+}
+
+pub(crate) fn persistence_failed() {
+    counter!(PERSISTENCE_FAILURES_TOTAL).increment(1);
 }
 
 pub(crate) fn router_restarted(reason: &'static str) {

@@ -1,7 +1,6 @@
 //! All sessions by client id: opening, taking over, ending.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
@@ -13,7 +12,6 @@ use crate::session::{Session, SessionState};
 #[derive(Debug)]
 pub(crate) struct Registry {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
-    next_key: AtomicU64,
     config: SessionConfig,
 }
 
@@ -35,7 +33,6 @@ impl Registry {
     pub(crate) fn new(config: SessionConfig) -> Self {
         Self {
             sessions: Mutex::default(),
-            next_key: AtomicU64::new(1),
             config,
         }
     }
@@ -55,7 +52,8 @@ impl Registry {
                         max_sessions: self.config.max_sessions,
                     });
                 }
-                let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+                // Random, so that no session of a later process has it again.
+                let key = uuid::Uuid::new_v4().as_u64_pair().0;
                 let session = Arc::new(Session::new(key, client_id.to_owned(), &self.config));
                 sessions.insert(client_id.to_owned(), Arc::clone(&session));
                 session
@@ -64,6 +62,11 @@ impl Registry {
         // Under the registry's lock, so that claims are numbered in the order in which sessions are found.
         let number = session.mailbox.claim();
         Ok(Claim { session, number })
+    }
+
+    /// Registers a session that a restart has found.
+    pub(crate) fn restore(&self, session: Arc<Session>) {
+        self.lock().insert(session.client_id.clone(), session);
     }
 
     /// Forgets `session`, unless another has taken its place.

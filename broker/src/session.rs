@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use crate::codec::SubscribeOptions;
 use crate::config::SessionConfig;
+use crate::connection::acks::Acks;
 use crate::mailbox::Mailbox;
 use crate::message::Delivery;
 use crate::tap::{Published, Publisher};
@@ -16,7 +17,7 @@ use crate::tap::{Published, Publisher};
 /// One client's session. Whoever holds the lock of `state` is the connection that serves it.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Unique in the process, also among sessions that follow each other under one client id.
+    /// Unique, also among sessions that follow each other under one client id and over restarts.
     pub(crate) key: u64,
     pub(crate) client_id: String,
     pub(crate) mailbox: Mailbox,
@@ -48,8 +49,12 @@ pub(crate) struct SessionState {
     pub(crate) expiry_s: u32,
     /// Filters as subscribed, shares with their prefix.
     pub(crate) filters: BTreeMap<String, Subscribed>,
+    /// A restart brings the session back.
+    pub(crate) durable: bool,
     /// QoS 2 publishes received and not yet released by the client.
     pub(crate) received: HashMap<u16, Received>,
+    /// What an earlier connection had given to the store without learning in time what became of it.
+    pub(crate) unsettled: Acks,
     /// QoS 1 and 2 messages sent and not yet acknowledged, oldest first.
     pub(crate) inflight: VecDeque<Inflight>,
     pub(crate) last_packet_id: u16,
@@ -70,8 +75,23 @@ pub(crate) struct Subscribed {
 pub(crate) enum Received {
     /// Offered to the store; neither acknowledged nor known to be stored.
     Pending,
-    /// Stored: a repeated PUBLISH is answered and not stored again.
+    /// The store has it and its exchange: a repeated PUBLISH is answered and not stored again, also after a restart.
     Stored,
+    /// Answered, but the store keeps no exchange for it: the session or the message concerns this process only.
+    Passed,
+    /// As `Stored`, by an earlier process, of which nobody knows whether it told the subscribers.
+    Recovered,
+    /// As `Pending`, since an earlier connection.
+    Unsettled,
+    /// PUBREL came; PUBCOMP goes when that is stored.
+    Releasing,
+}
+
+impl Received {
+    /// The store may know the exchange as open.
+    pub(crate) fn is_stored(self) -> bool {
+        self != Self::Passed
+    }
 }
 
 /// One sent message.
@@ -106,6 +126,7 @@ impl PendingWill {
             properties: will.properties,
             publisher,
             received_ms: 0,
+            exchange: None,
         };
         Self {
             message,
@@ -115,6 +136,19 @@ impl PendingWill {
 }
 
 impl SessionState {
+    /// Its connection has ended: of what it had under way, only what the store was offered counts. The rest is
+    /// stored when the client repeats it.
+    pub(crate) fn keep_unsettled(&mut self) {
+        let unsettled = &self.unsettled;
+        self.received.retain(|packet_id, received| {
+            let pending = matches!(received, Received::Pending | Received::Unsettled);
+            if pending {
+                *received = Received::Unsettled;
+            }
+            !pending || unsettled.owes(*packet_id)
+        });
+    }
+
     /// A packet identifier that no sent message holds. `inflight` is bounded far below the number of identifiers.
     pub(crate) fn next_packet_id(&mut self) -> u16 {
         loop {

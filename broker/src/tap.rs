@@ -3,6 +3,7 @@
 //! The front hands every batch of publishes that it decoded to a [`Tap`] and acknowledges a device only when
 //! the batch's [`Receipt`] resolves. Neither side knows more of the other than stands in this file.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -28,6 +29,34 @@ pub struct Published {
     pub publisher: Arc<Publisher>,
     /// Reception time, milliseconds since the Unix epoch.
     pub received_ms: i64,
+    /// The QoS 2 exchange that it opens; `None` below QoS 2, and for a session that no restart brings back.
+    pub exchange: Option<Exchange>,
+}
+
+/// A QoS 2 exchange: from the moment that its message is stored until it is released, a repeated PUBLISH with this
+/// identifier is the same message. The session is part of it, so whatever an ended session left open concerns
+/// nobody: a session's number is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Exchange {
+    pub session: u64,
+    pub packet_id: u16,
+}
+
+/// What a device sent in one go.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Exchanges that the client has released; stored before the messages.
+    pub released: Vec<Exchange>,
+    pub messages: Vec<Published>,
+}
+
+impl From<Vec<Published>> for Batch {
+    fn from(messages: Vec<Published>) -> Self {
+        Self {
+            released: Vec::new(),
+            messages,
+        }
+    }
 }
 
 /// The session that published; one allocation a connection, shared by its messages.
@@ -112,7 +141,7 @@ pub enum Verdict {
     DeadLettered { reason: Arc<str> },
 }
 
-/// Resolves when every message of the batch is on disk.
+/// Resolves when every message of the batch, and every release, is on disk.
 #[derive(Debug)]
 pub struct Receipt(oneshot::Receiver<Vec<Verdict>>);
 
@@ -150,15 +179,15 @@ pub struct NotStored;
 #[derive(Debug)]
 pub enum Refused {
     /// No room now: wait for [`Tap::room`] and offer the same batch again.
-    Busy(Vec<Published>),
+    Busy(Batch),
     /// The store has stopped for good.
-    Closed(Vec<Published>),
+    Closed(Batch),
 }
 
 /// Where accepted publishes go. Batches of one caller are stored in the order in which they were offered.
 pub trait Tap: Send + Sync + 'static {
     /// Takes a batch without waiting. At most [`Tap::max_batch_bytes`] of topic and payload at a time.
-    fn offer(&self, batch: Vec<Published>) -> Result<Receipt, Refused>;
+    fn offer(&self, batch: Batch) -> Result<Receipt, Refused>;
 
     /// Resolves when an offer is worth another try. A hint, not a reservation.
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
@@ -167,4 +196,12 @@ pub trait Tap: Send + Sync + 'static {
     fn max_batch_bytes(&self) -> usize {
         256 * 1024
     }
+
+    /// The exchanges that were open when the process before this one ended, by session. Asked once, at the start.
+    fn open_exchanges(&self) -> HashMap<u64, Vec<u16>> {
+        HashMap::new()
+    }
+
+    /// The session is over: its exchanges need not be kept any more.
+    fn forget_session(&self, _session: u64) {}
 }

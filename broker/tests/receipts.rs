@@ -341,3 +341,46 @@ async fn over_the_receive_maximum_mqtt5_is_disconnected_with_the_reason() {
     assert_eq!(device.packet().await[2], 0x93);
     device.expect_end().await;
 }
+
+#[tokio::test]
+async fn a_qos2_publish_whose_connection_ended_before_its_receipt_is_stored_once() {
+    let store = Store::new(Mode::Hold);
+    let server = serve(store.clone()).await;
+    let mut device = server.wire().await;
+    device.send(connect_v311("press", 0, 60)).await;
+    device.expect(&[0x20, 2, 0, 0]).await;
+    device
+        .send([publish_v311(1, 7, "t", b"a"), publish_v311(2, 5, "t", b"b")].concat())
+        .await;
+    store.until(|store| store.held() == 1).await;
+    drop(device);
+    // The server gives the session free although the store is silent.
+    let mut device = server.wire().await;
+    device.send(connect_v311("press", 0, 60)).await;
+    device.expect(&[0x20, 2, 1, 0]).await;
+    device.send(publish(0x3C, 5, "t", None, b"b")).await;
+    device.ping().await;
+    store.release(1);
+    // Not PUBACK: to this connection the identifier 7 may mean another message.
+    device.expect(&pubrec(5)).await;
+    device.send(pubrel(5)).await;
+    device.expect(&pubcomp(5)).await;
+    assert_eq!(store.payloads(), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_release_before_its_publish_was_answered_leaves_nothing_open() {
+    let store = Store::new(Mode::Hold);
+    let server = serve(store.clone()).await;
+    let mut device = server.v311("press").await;
+    device
+        .send([publish_v311(2, 5, "t", b"a"), pubrel(5)].concat())
+        .await;
+    store.until(|store| store.held() == 1).await;
+    store.release(1);
+    device.expect(&pubrec(5)).await;
+    device.expect(&pubcomp(5)).await;
+    device.send(publish_v311(2, 5, "t", b"b")).await;
+    store.until(|store| store.held() == 1).await;
+    assert_eq!(store.payloads(), ["a", "b"]);
+}

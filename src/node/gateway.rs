@@ -45,7 +45,13 @@ impl GatewayNode {
             })?;
 
         let front_stop = CancellationToken::new();
-        let front = Front::new(config.mqtt.clone(), bridge.tap(), front_stop.clone());
+        let (mqtt_config, tap, stop) = (config.mqtt.clone(), bridge.tap(), front_stop.clone());
+        let sessions_dir = config.gateway.data_dir.join("sessions");
+        let opened = tokio::task::spawn_blocking(move || Front::open(mqtt_config, tap, &sessions_dir, stop));
+        let front = opened
+            .await
+            .context("opening the sessions crashed")?
+            .context("cannot open the sessions in the gateway's data directory")?;
         let listeners = front.bind().await?;
         let mqtt = listeners
             .iter()
@@ -53,7 +59,7 @@ impl GatewayNode {
             .collect::<Result<_, _>>()?;
         let admin_stop = CancellationToken::new();
         if let Some(metrics) = metrics {
-            serve_admin(config, metrics, &bridge, admin_stop.clone()).await?;
+            serve_admin(config, metrics, &bridge, &front, admin_stop.clone()).await?;
         }
 
         let sinks_stop = CancellationToken::new();
@@ -99,6 +105,7 @@ async fn serve_admin(
     config: &Config,
     metrics: PrometheusHandle,
     bridge: &Bridge,
+    front: &Front,
     stop: CancellationToken,
 ) -> Result<()> {
     let ready = bridge.clone();
@@ -115,7 +122,18 @@ async fn serve_admin(
             }
         })
     });
-    let admin = Admin::new(metrics, vec![("spool", spool)]);
+    let kept = front.clone();
+    let sessions: Check = Arc::new(move || {
+        let trouble = kept.persistence_trouble();
+        Box::pin(async move {
+            trouble.map_or(Ok(()), |trouble| {
+                Err(format!(
+                    "sessions and retained messages cannot be written: {trouble}"
+                ))
+            })
+        })
+    });
+    let admin = Admin::new(metrics, vec![("spool", spool), ("sessions", sessions)]);
     let listener = Listener::bind("admin", config.admin.clone()).await?;
     tokio::spawn(admin.serve(listener, stop, TaskTracker::new()));
     Ok(())

@@ -7,6 +7,37 @@ use shopfloor::parts::Backend;
 
 use crate::server::Server;
 
+/// One gateway alone: its own MQTT listener, and sinks that reach nobody, so that the spool keeps every record.
+pub fn spawn_alone(dir: &Path, at: Backend, mqtt: &str) -> Server {
+    let config = format!(
+        r#"
+[gateway]
+data_dir = "{data}"
+
+[[mqtt.listeners]]
+listen = "{listen}"
+
+[mqtt.auth]
+allow_anonymous = true
+
+{mqtt}
+
+[bridge]
+drain_timeout_ms = 0
+
+[bridge.kafka]
+bootstrap_servers = "127.0.0.1:1"
+
+[admin]
+listen = "{admin}"
+"#,
+        data = dir.join("data").display(),
+        listen = at.address,
+        admin = at.admin(),
+    );
+    Server::spawn("gateway", dir, &config, at.admin())
+}
+
 /// One gateway behind HAProxy.
 #[derive(Debug, Clone, Copy)]
 pub struct Gateway<'a> {

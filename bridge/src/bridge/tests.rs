@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use prost::Message;
-use shopfloor_broker::tap::{Properties, Published, Publisher, Refused, Tap, Topic, Verdict};
+use shopfloor_broker::tap::{Batch, Properties, Published, Publisher, Refused, Tap, Topic, Verdict};
 use shopfloor_proto::v1;
 
 use super::*;
@@ -82,6 +82,7 @@ fn publish(client: &str, topic: &str, payload: impl Into<Bytes>) -> Published {
             v5: true,
         }),
         received_ms: RECEIVED_MS,
+        exchange: None,
     }
 }
 
@@ -91,7 +92,8 @@ fn unit(machine: usize, order: usize) -> String {
     )
 }
 
-async fn offer(bridge: &Bridge, mut batch: Vec<Published>) -> Vec<Verdict> {
+async fn offer(bridge: &Bridge, messages: Vec<Published>) -> Vec<Verdict> {
+    let mut batch = Batch::from(messages);
     loop {
         match bridge.tap().offer(batch) {
             Ok(receipt) => return receipt.await.unwrap(),
@@ -553,7 +555,7 @@ async fn after_the_stop_nothing_is_taken_and_a_drained_stop_leaves_nothing_behin
     assert_eq!(verdicts.len(), 500);
     running.stop().await;
     assert!(matches!(
-        tap.offer(vec![publish("c", "supply-chain", unit(1, 1))]),
+        tap.offer(vec![publish("c", "supply-chain", unit(1, 1))].into()),
         Err(Refused::Closed(_))
     ));
     let counts = cluster.count_records(vec!["supply_chain".into()]).await.unwrap();

@@ -114,7 +114,7 @@ impl Drafts {
                 let reason = envelope.reason.to_owned();
                 return (Draft::Send(self.dead_letter(stored, &reason)), None);
             }
-            Destination::Api => {
+            Destination::Api | Destination::Release => {
                 return (
                     Draft::Skip {
                         sequence: stored.sequence,

@@ -44,6 +44,7 @@ pub(crate) mod reason {
     pub(crate) const CLIENT_ID_INVALID: u8 = 0x85;
     pub(crate) const BAD_USER_OR_PASSWORD: u8 = 0x86;
     pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
+    pub(crate) const SERVER_UNAVAILABLE: u8 = 0x88;
     pub(crate) const SERVER_BUSY: u8 = 0x89;
     pub(crate) const SERVER_SHUTTING_DOWN: u8 = 0x8B;
     pub(crate) const BAD_AUTHENTICATION_METHOD: u8 = 0x8C;

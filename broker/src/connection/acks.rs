@@ -60,7 +60,7 @@ impl Acks {
     pub(crate) fn add(&mut self, batch: Batch) {
         self.bytes += batch.bytes;
         self.waiting_bytes += batch.bytes;
-        self.qos_1 += batch.owed.iter().filter(|owed| owed.qos == 1).count();
+        self.qos_1 += qos_1(&batch.owed);
         self.waiting.push_back(batch);
     }
 
@@ -89,13 +89,13 @@ impl Acks {
     /// Offers what waits, oldest first.
     pub(crate) fn offer(&mut self, tap: &dyn Tap) -> Result<Offer, NotStored> {
         while let Some(batch) = self.waiting.front_mut() {
-            let receipt = if batch.messages.is_empty() {
+            let receipt = if batch.offer.messages.is_empty() && batch.offer.released.is_empty() {
                 None
             } else {
-                match tap.offer(std::mem::take(&mut batch.messages)) {
+                match tap.offer(std::mem::take(&mut batch.offer)) {
                     Ok(receipt) => Some(receipt),
-                    Err(Refused::Busy(messages)) => {
-                        batch.messages = messages;
+                    Err(Refused::Busy(offer)) => {
+                        batch.offer = offer;
                         return Ok(Offer::Busy);
                     }
                     Err(Refused::Closed(_)) => return Err(NotStored),
@@ -133,7 +133,7 @@ impl Acks {
             return Poll::Pending;
         };
         self.bytes -= bytes;
-        self.qos_1 -= owed.iter().filter(|owed| owed.qos == 1).count();
+        self.qos_1 -= qos_1(&owed);
         let verdicts = verdicts?;
         let expected = owed.iter().filter(|owed| owed.answer == Answer::Verdict).count();
         if verdicts.len() != expected {
@@ -155,9 +155,27 @@ impl Acks {
     pub(crate) fn forget_waiting(&mut self) {
         for batch in std::mem::take(&mut self.waiting) {
             self.bytes -= batch.bytes;
-            self.qos_1 -= batch.owed.iter().filter(|owed| owed.qos == 1).count();
+            self.qos_1 -= qos_1(&batch.owed);
         }
         self.waiting_bytes = 0;
+    }
+
+    /// What the session keeps when the connection ends before its receipts come: a QoS 2 publish stays in it until
+    /// it is known to be stored, or it could be stored a second time. Nothing of it is answered: the identifiers are
+    /// the next connection's.
+    pub(crate) fn into_unsettled(mut self) -> Self {
+        self.forget_waiting();
+        self.qos_1 = 0;
+        for owed in self.offered.iter_mut().flat_map(|offered| &mut offered.owed) {
+            owed.silent = true;
+        }
+        self
+    }
+
+    /// Whether the QoS 2 publish `packet_id` is with the store.
+    pub(crate) fn owes(&self, packet_id: u16) -> bool {
+        let mut owed = self.offered.iter().flat_map(|offered| &offered.owed);
+        owed.any(|owed| owed.qos == 2 && owed.packet_id == packet_id && owed.answer == Answer::Verdict)
     }
 }
 
@@ -179,7 +197,21 @@ impl Stored {
             let verdict = match owed.answer {
                 Answer::Verdict => verdicts.next().unwrap_or(Verdict::Stored),
                 Answer::Fixed(reason) => {
-                    acknowledge(client, state, out, owed, reason, None);
+                    acknowledge(client, out, owed, reason, None);
+                    continue;
+                }
+                Answer::Repeated => {
+                    let known = state.received.contains_key(&owed.packet_id);
+                    let reason = if known {
+                        reason::SUCCESS
+                    } else {
+                        reason::PAYLOAD_FORMAT_INVALID
+                    };
+                    acknowledge(client, out, owed, reason, None);
+                    continue;
+                }
+                Answer::Released(reason) => {
+                    complete(client, state, out, owed, reason);
                     continue;
                 }
             };
@@ -189,22 +221,18 @@ impl Stored {
             match verdict {
                 Verdict::Stored => {
                     stored += 1;
-                    acknowledge(client, state, out, owed, reason::SUCCESS, None);
+                    settle(client, state, owed, state.durable, false);
+                    acknowledge(client, out, owed, reason::SUCCESS, None);
                 }
                 Verdict::Unrouted => {
                     unrouted += 1;
-                    acknowledge(client, state, out, owed, reason::SUCCESS, None);
+                    settle(client, state, owed, false, false);
+                    acknowledge(client, out, owed, reason::SUCCESS, None);
                 }
                 Verdict::DeadLettered { reason: text } => {
                     dead_lettered += 1;
-                    acknowledge(
-                        client,
-                        state,
-                        out,
-                        owed,
-                        reason::PAYLOAD_FORMAT_INVALID,
-                        Some(&text),
-                    );
+                    settle(client, state, owed, state.durable, true);
+                    acknowledge(client, out, owed, reason::PAYLOAD_FORMAT_INVALID, Some(&text));
                 }
             }
         }
@@ -214,28 +242,32 @@ impl Stored {
     }
 }
 
-fn acknowledge(
-    client: &Client,
-    state: &mut SessionState,
-    out: &mut BytesMut,
-    owed: Owed,
-    reason: u8,
-    text: Option<&str>,
-) {
-    // 3.1.1 knows no refusal: to it a refused message is done with, like a stored one.
-    let refused = client.protocol == Protocol::V5 && reason >= reason::UNSPECIFIED;
+fn qos_1(owed: &[Owed]) -> usize {
+    owed.iter().filter(|owed| owed.qos == 1 && !owed.silent).count()
+}
+
+/// Notes what became of a QoS 2 publish.
+fn settle(client: &Client, state: &mut SessionState, owed: Owed, kept: bool, dead: bool) {
+    if owed.qos != 2 {
+        return;
+    }
+    if dead && client.protocol == Protocol::V5 {
+        // A PUBREC that refuses ends the exchange: no PUBREL comes.
+        state.received.remove(&owed.packet_id);
+        return;
+    }
+    let received = if kept { Received::Stored } else { Received::Passed };
+    state.received.insert(owed.packet_id, received);
+}
+
+fn acknowledge(client: &Client, out: &mut BytesMut, owed: Owed, reason: u8, text: Option<&str>) {
+    if owed.silent {
+        return;
+    }
     let kind = match owed.qos {
         0 => return,
         1 => AckKind::Ack,
-        _ => {
-            if refused {
-                // The exchange ends here: no PUBREL comes.
-                state.received.remove(&owed.packet_id);
-            } else {
-                state.received.insert(owed.packet_id, Received::Stored);
-            }
-            AckKind::Received
-        }
+        _ => AckKind::Received,
     };
     let text = text.filter(|_| client.problem_information);
     encode::ack(
@@ -246,5 +278,26 @@ fn acknowledge(
         reason,
         text,
         client.max_packet_bytes,
+    );
+}
+
+/// PUBCOMP.
+fn complete(client: &Client, state: &mut SessionState, out: &mut BytesMut, owed: Owed, reason: u8) {
+    if owed.silent {
+        // The client repeats PUBREL, and is answered then.
+        return;
+    }
+    // Not that of a next message with the same identifier.
+    if state.received.get(&owed.packet_id) != Some(&Received::Pending) {
+        state.received.remove(&owed.packet_id);
+    }
+    encode::ack(
+        out,
+        client.protocol,
+        AckKind::Complete,
+        owed.packet_id,
+        reason,
+        None,
+        u32::MAX,
     );
 }

@@ -16,7 +16,8 @@ use crate::codec::encode::{self, ConnAck};
 use crate::codec::{Connect, DecodeError, Packet, Protocol, connect, decode, reason};
 use crate::hub::Hub;
 use crate::metrics;
-use crate::session::{PendingWill, Received, Session, SessionState};
+use crate::persistence::Wait;
+use crate::session::{PendingWill, Session, SessionState};
 use crate::tap::Publisher;
 
 /// A CONNECT is far below this, will and all; nobody is known yet who could send more.
@@ -244,12 +245,32 @@ async fn admit(
             .map_err(|(kind, reason, error)| refused(kind, reason, error.to_owned()))?;
     }
     let expiry_s = session_expiry_s(&connect, hub.config.session.max_expiry_s);
-    let (session, mut state, present) = open_session(hub, &connect).await?;
+    let Opened {
+        session,
+        mut state,
+        present,
+        ended,
+    } = open_session(hub, &connect).await?;
     state.expiry_s = expiry_s;
     state.will = connect
         .will
         .take()
         .map(|will| PendingWill::new(will, Arc::clone(&publisher)));
+    state.durable |= !present && expiry_s > 0 && hub.persistence.is_some();
+    // The row of the new session is behind the end of the old one.
+    if let Some(wait) = hub.keep(&session, &state, None).or(ended) {
+        let patience = Duration::from_millis(hub.config.connect_timeout_ms);
+        if !matches!(tokio::time::timeout(patience, wait).await, Ok(Ok(()))) {
+            state.will = None;
+            if present {
+                hub.leave_behind(&session, &mut state);
+            } else {
+                let _nobody_waits = hub.end_session(&session, &mut state);
+            }
+            let error = "the session cannot be made durable now".to_owned();
+            return Err(refused("not_durable", reason::SERVER_UNAVAILABLE, error));
+        }
+    }
     let (client, out) = connack(hub, &connect, publisher, assigned, present, expiry_s);
     Ok(Admitted {
         client,
@@ -297,9 +318,16 @@ fn session_expiry_s(connect: &Connect, max_s: u32) -> u32 {
     }
 }
 
-type Opened = (Arc<Session>, OwnedMutexGuard<SessionState>, bool);
+struct Opened {
+    session: Arc<Session>,
+    state: OwnedMutexGuard<SessionState>,
+    /// It was there before.
+    present: bool,
+    /// Resolves when a restart does not find the session that this one replaces.
+    ended: Option<Wait>,
+}
 
-/// Takes the session over from whoever has it; the last value says whether it was there before.
+/// Takes the session over from whoever has it.
 async fn open_session(hub: &Arc<Hub>, connect: &Connect) -> Result<Opened, Refusal> {
     let v5 = connect.protocol == Protocol::V5;
     let refused = |kind, reason, error| Refusal::Refused {
@@ -312,6 +340,7 @@ async fn open_session(hub: &Arc<Hub>, connect: &Connect) -> Result<Opened, Refus
         let error = "another connection came with the same client id".to_owned();
         refused("taken_over", reason::SESSION_TAKEN_OVER, error)
     };
+    let mut ended = None;
     loop {
         let claim = hub
             .registry
@@ -325,7 +354,7 @@ async fn open_session(hub: &Arc<Hub>, connect: &Connect) -> Result<Opened, Refus
             if !claim.is_latest() {
                 return Err(taken_over());
             }
-            hub.end_session(&claim.session, &mut state);
+            ended = hub.end_session(&claim.session, &mut state);
             continue;
         }
         if !claim.attach(v5) {
@@ -335,11 +364,14 @@ async fn open_session(hub: &Arc<Hub>, connect: &Connect) -> Result<Opened, Refus
         if let Some(afterlife) = state.afterlife.take() {
             afterlife.abort();
         }
-        // What was never known to be stored is stored when the client repeats it.
-        state.received.retain(|_, received| *received == Received::Stored);
         hub.metrics.sessions.set(hub.registry.len() as f64);
         let present = std::mem::replace(&mut state.used, true);
-        return Ok((Arc::clone(&claim.session), state, present));
+        return Ok(Opened {
+            session: Arc::clone(&claim.session),
+            state,
+            present,
+            ended,
+        });
     }
 }
 

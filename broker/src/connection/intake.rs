@@ -3,24 +3,36 @@
 use std::sync::Arc;
 
 use super::close::Close;
-use crate::codec::{DecodeError, Publish, reason};
+use crate::codec::{Ack, DecodeError, Publish, reason};
 use crate::config::RefusedPublish;
 use crate::hub::Hub;
 use crate::message::{Message, now_ms};
 use crate::metrics;
 use crate::session::{Received, SessionState};
-use crate::tap::{Published, Publisher, Topic};
+use crate::tap::{self, Exchange, Published, Publisher, Topic};
+
+/// Releases in one batch, so that their entries fit one commit of the store.
+const MAX_RELEASED: usize = 1024;
 
 /// Publishes of one read, with what is owed for each.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    pub(crate) messages: Vec<Published>,
-    /// In the order of the packets; those with `Answer::Verdict` are in the order of `messages`.
+    /// For the store.
+    pub(crate) offer: tap::Batch,
+    /// In the order of the packets; those with `Answer::Verdict` are in the order of the messages.
     pub(crate) owed: Vec<Owed>,
     /// Copies for subscribers, given out once the batch is stored.
     pub(crate) copies: Vec<Arc<Message>>,
-    /// Topic and payload bytes.
+    /// Topics and payloads, and a little for each packet.
     pub(crate) bytes: usize,
+}
+
+impl Batch {
+    fn owe(&mut self, owed: Owed) {
+        // So that packets without a payload cannot pile up either.
+        self.bytes += size_of::<Owed>() + size_of::<Exchange>();
+        self.owed.push(owed);
+    }
 }
 
 /// The acknowledgement that one packet waits for.
@@ -28,6 +40,8 @@ pub(crate) struct Batch {
 pub(crate) struct Owed {
     pub(crate) packet_id: u16,
     pub(crate) qos: u8,
+    /// Owed to a connection that has ended: the identifier means something else to the next one.
+    pub(crate) silent: bool,
     pub(crate) answer: Answer,
 }
 
@@ -37,6 +51,10 @@ pub(crate) enum Answer {
     Verdict,
     /// The packet was not given to the store: a repeated QoS 2 publish, or one that the front refused.
     Fixed(u8),
+    /// It repeats a QoS 2 publish of an earlier connection, whose receipt comes before it.
+    Repeated,
+    /// It was PUBREL.
+    Released(u8),
 }
 
 /// Collects the batches of one connection.
@@ -128,16 +146,27 @@ impl Intake {
         let mut owed = Owed {
             packet_id: publish.packet_id,
             qos: publish.qos,
+            silent: false,
             answer: Answer::Verdict,
         };
+        let mut recovered = false;
         let known = (publish.qos == 2)
-            .then(|| state.received.get(&publish.packet_id))
+            .then(|| state.received.get(&publish.packet_id).copied())
             .flatten();
         match known {
             // Its acknowledgement is under way already.
             Some(Received::Pending) => return Ok(None),
-            Some(Received::Stored) => owed.answer = Answer::Fixed(reason::SUCCESS),
-            None => {
+            Some(Received::Stored | Received::Passed) => owed.answer = Answer::Fixed(reason::SUCCESS),
+            Some(Received::Unsettled) => {
+                owed.answer = Answer::Repeated;
+                state.received.insert(publish.packet_id, Received::Pending);
+            }
+            Some(Received::Recovered) => {
+                owed.answer = Answer::Fixed(reason::SUCCESS);
+                recovered = true;
+                state.received.insert(publish.packet_id, Received::Stored);
+            }
+            None | Some(Received::Releasing) => {
                 if let Some(refusal) = self.refusal(hub, &topic) {
                     metrics::publish_refused(refusal.kind);
                     self.check_refusal(hub, publish.qos, refusal)?;
@@ -147,10 +176,14 @@ impl Intake {
                 }
             }
         }
-        if owed.answer != Answer::Verdict {
-            self.batch.owed.push(owed);
+        if owed.answer != Answer::Verdict && !recovered {
+            self.batch.owe(owed);
             return Ok(None);
         }
+        let exchange = (state.durable && publish.qos == 2).then_some(Exchange {
+            session: self.session_key,
+            packet_id: publish.packet_id,
+        });
         let message = Published {
             topic,
             payload: publish.payload,
@@ -159,19 +192,53 @@ impl Intake {
             properties: publish.properties,
             publisher: Arc::clone(&self.publisher),
             received_ms: self.received_ms,
+            exchange,
         };
         let bytes = message.topic.as_bytes().len() + message.payload.len();
-        let full = (!self.batch.messages.is_empty() && self.batch.bytes + bytes > hub.tap.max_batch_bytes())
-            .then(|| std::mem::take(&mut self.batch));
+        let full = (!self.batch.offer.messages.is_empty()
+            && self.batch.bytes + bytes > hub.tap.max_batch_bytes())
+        .then(|| std::mem::take(&mut self.batch));
         if message.retain || self.is_subscribed(hub, &message.topic) {
             self.batch
                 .copies
                 .push(Arc::new(Message::copy_of(&message, self.session_key)));
         }
-        self.batch.bytes += bytes;
-        self.batch.messages.push(message);
-        self.batch.owed.push(owed);
+        self.batch.owe(owed);
+        if !recovered {
+            self.batch.bytes += bytes;
+            self.batch.offer.messages.push(message);
+        }
         Ok(full)
+    }
+
+    /// Takes PUBREL in: the client will not repeat the message. PUBCOMP frees the identifier for the next one, so
+    /// it waits until the release is stored: an exchange that a crash left open would swallow that next message.
+    /// Gives back the batch before it, where that has the message itself.
+    pub(crate) fn release(&mut self, state: &mut SessionState, ack: Ack) -> Option<Batch> {
+        let found = state.received.get(&ack.packet_id).copied();
+        let full = self.batch.offer.released.len() >= MAX_RELEASED;
+        let before = (full || found == Some(Received::Pending)).then(|| std::mem::take(&mut self.batch));
+        if state.durable && found.is_some_and(Received::is_stored) {
+            self.batch.offer.released.push(Exchange {
+                session: self.session_key,
+                packet_id: ack.packet_id,
+            });
+        }
+        let reason = match found {
+            None => reason::PACKET_ID_NOT_FOUND,
+            Some(Received::Pending | Received::Unsettled) => reason::SUCCESS,
+            Some(_) => {
+                state.received.insert(ack.packet_id, Received::Releasing);
+                reason::SUCCESS
+            }
+        };
+        self.batch.owe(Owed {
+            packet_id: ack.packet_id,
+            qos: 2,
+            silent: false,
+            answer: Answer::Released(reason),
+        });
+        before.filter(|batch| !batch.owed.is_empty())
     }
 
     fn refusal(&mut self, hub: &Hub, topic: &Topic) -> Option<Refusal> {

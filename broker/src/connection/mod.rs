@@ -4,17 +4,18 @@
 //! - [`handshake`]: CONNECT to CONNACK.
 //! - [`intake`]: PUBLISH packets to batches for the store.
 //! - [`acks`]: batches to acknowledgements, in order, after their receipts.
-//! - [`subscribe`]: SUBSCRIBE and UNSUBSCRIBE.
+//! - [`subscribe`]: SUBSCRIBE and UNSUBSCRIBE; [`held`]: packets that wait until a change is durable.
 //! - [`outgoing`]: messages to the client and its acknowledgements of them.
 //! - [`close`]: why a connection ends.
 //!
 //! One task serves one connection; it alone touches the session's state. Nothing in it waits for one thing only:
 //! while the store has no room, PINGREQ is still answered and subscribers still get their messages.
 
-mod acks;
+pub(crate) mod acks;
 mod buffer;
 mod close;
 mod handshake;
+mod held;
 mod intake;
 mod outgoing;
 mod subscribe;
@@ -42,6 +43,7 @@ use buffer::ReadBuffer;
 use close::Close;
 pub(crate) use handshake::Peer;
 use handshake::{Admitted, Client, handshake};
+use held::Held;
 use intake::Intake;
 use outgoing::Outgoing;
 
@@ -84,6 +86,7 @@ struct Connection<S> {
     state: OwnedMutexGuard<SessionState>,
     input: ReadBuffer,
     out: BytesMut,
+    held: Held,
     intake: Intake,
     acks: Acks,
     outgoing: Outgoing,
@@ -114,12 +117,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             input,
             out,
             session,
-            state,
+            mut state,
         } = admitted;
         let now = Instant::now();
         Self {
             intake: Intake::new(Arc::clone(&client.publisher), session.key),
-            acks: Acks::default(),
+            acks: std::mem::take(&mut state.unsettled),
             outgoing: Outgoing::new(),
             unflushed: false,
             last_read: now,
@@ -131,6 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             state,
             input,
             out,
+            held: Held::default(),
         }
     }
 
@@ -195,6 +199,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.poll_write(cx).is_err() {
             return Poll::Ready(Wake::Gone);
         }
+        while let Poll::Ready(moved) = self.held.poll(cx, &mut self.out) {
+            if moved.is_err() {
+                return Poll::Ready(Wake::Stored(Err(NotStored)));
+            }
+            if self.poll_write(cx).is_err() {
+                return Poll::Ready(Wake::Gone);
+            }
+        }
         if let Poll::Ready(stored) = self.acks.poll_stored(cx) {
             return Poll::Ready(Wake::Stored(stored));
         }
@@ -258,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn may_read(&self) -> bool {
-        self.out.len() < MAX_OUT_BYTES
+        self.out.len() + self.held.bytes() < MAX_OUT_BYTES
             && self.acks.bytes() < self.hub.config.max_unacknowledged_bytes
             && self.acks.waiting_bytes() < MAX_READ_WHILE_BUSY_BYTES
     }
@@ -379,6 +391,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             session,
             state,
             out,
+            held,
             ..
         } = self;
         match packet {
@@ -389,14 +402,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Packet::PubAck(ack) => outgoing::puback(state, ack),
             Packet::PubRec(ack) => outgoing::pubrec(client, state, ack, out)?,
-            Packet::PubRel(ack) => outgoing::pubrel(client, state, ack, out),
+            Packet::PubRel(ack) => {
+                if let Some(before) = self.intake.release(state, ack) {
+                    self.acks.add(before);
+                }
+            }
             Packet::PubComp(ack) => outgoing::pubcomp(state, ack),
             Packet::Subscribe(subscribe) => {
                 self.outgoing.subscriptions_changed();
-                subscribe::subscribe(hub, client, session, state, subscribe, out)?;
+                subscribe::subscribe(hub, client, session, state, subscribe, out, held)?;
             }
             Packet::Unsubscribe(unsubscribe) => {
-                subscribe::unsubscribe(hub, client, session, state, &unsubscribe, out)?;
+                subscribe::unsubscribe(hub, client, session, state, &unsubscribe, out, held)?;
             }
             Packet::PingReq => encode::pingresp(out),
             Packet::Disconnect(disconnect) => return Err(self.disconnect(disconnect)),
@@ -446,11 +463,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ..
         } = self;
         settle(&hub, &client, &mut state, &mut acks).await;
+        state.unsettled = acks.into_unsettled();
+        state.keep_unsettled();
         if !close.publishes_will() {
             state.will = None;
         }
         if state.expiry_s == 0 {
-            hub.end_session(&session, &mut state);
+            let _nobody_waits = hub.end_session(&session, &mut state);
         } else {
             hub.leave_behind(&session, &mut state);
         }

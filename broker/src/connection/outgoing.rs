@@ -260,20 +260,3 @@ pub(crate) fn pubcomp(state: &mut SessionState, ack: Ack) {
         state.inflight.remove(at);
     }
 }
-
-/// PUBREL: the client will not repeat the message, its identifier is free.
-pub(crate) fn pubrel(client: &Client, state: &mut SessionState, ack: Ack, out: &mut BytesMut) {
-    let reason = match state.received.remove(&ack.packet_id) {
-        Some(_) => reason::SUCCESS,
-        None => reason::PACKET_ID_NOT_FOUND,
-    };
-    encode::ack(
-        out,
-        client.protocol,
-        AckKind::Complete,
-        ack.packet_id,
-        reason,
-        None,
-        u32::MAX,
-    );
-}

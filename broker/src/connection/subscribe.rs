@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::handshake::Client;
+use super::held::Held;
 use crate::auth::acl::MaySubscribe;
 use crate::codec::encode;
 use crate::codec::{DecodeError, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, reason};
@@ -14,7 +15,7 @@ use crate::session::{Session, SessionState, Subscribed};
 use crate::subscriptions::Subscription;
 use crate::topics;
 
-/// Makes the subscriptions, answers, then sends what is retained for them.
+/// Makes the subscriptions, answers once they are durable where they must be, then sends what is retained for them.
 pub(crate) fn subscribe(
     hub: &Hub,
     client: &Client,
@@ -22,6 +23,7 @@ pub(crate) fn subscribe(
     state: &mut SessionState,
     subscribe: Subscribe,
     out: &mut BytesMut,
+    held: &mut Held,
 ) -> Result<(), DecodeError> {
     for (filter, options) in &subscribe.filters {
         check(filter, *options)?;
@@ -62,7 +64,12 @@ pub(crate) fn subscribe(
             );
         }
     }
-    encode::suback(out, client.protocol, subscribe.packet_id, &codes);
+    let mut suback = BytesMut::new();
+    encode::suback(&mut suback, client.protocol, subscribe.packet_id, &codes);
+    match hub.keep_filters(session, state, subscribe.filters.iter().map(|(filter, _)| filter)) {
+        Some(wait) => held.hold(wait, suback),
+        None => out.unsplit(suback),
+    }
     for (filter, options) in retained {
         hub.send_retained(session, filter, options, subscribe.subscription_id);
     }
@@ -121,6 +128,8 @@ pub(crate) fn revoke(hub: &Hub, client: &Client, session: &Arc<Session>, state: 
     }
     if !revoked.is_empty() {
         hub.fanout.update(session, &state.filters);
+        // Nobody waits for it: a start that finds them revokes them again.
+        let _kept = hub.keep_filters(session, state, revoked.iter());
     }
     in_part || !revoked.is_empty()
 }
@@ -141,6 +150,7 @@ pub(crate) fn unsubscribe(
     state: &mut SessionState,
     unsubscribe: &Unsubscribe,
     out: &mut BytesMut,
+    held: &mut Held,
 ) -> Result<(), DecodeError> {
     let mut codes = Vec::with_capacity(unsubscribe.filters.len());
     for filter in &unsubscribe.filters {
@@ -153,6 +163,11 @@ pub(crate) fn unsubscribe(
         });
     }
     hub.fanout.update(session, &state.filters);
-    encode::unsuback(out, client.protocol, unsubscribe.packet_id, &codes);
+    let mut unsuback = BytesMut::new();
+    encode::unsuback(&mut unsuback, client.protocol, unsubscribe.packet_id, &codes);
+    match hub.keep_filters(session, state, unsubscribe.filters.iter()) {
+        Some(wait) => held.hold(wait, unsuback),
+        None => out.unsplit(unsuback),
+    }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use shopfloor_broker::tap::{Published, Receipt, ReceiptSender, Refused, Tap, Verdict, receipt};
+use shopfloor_broker::tap::{Batch, Published, Receipt, ReceiptSender, Refused, Tap, Verdict, receipt};
 use tokio::sync::Notify;
 
 /// How offers are answered.
@@ -122,8 +122,11 @@ impl Store {
 }
 
 impl Tap for Store {
-    fn offer(&self, batch: Vec<Published>) -> Result<Receipt, Refused> {
-        assert!(!batch.is_empty(), "an empty batch was offered");
+    fn offer(&self, batch: Batch) -> Result<Receipt, Refused> {
+        assert!(
+            !batch.messages.is_empty() || !batch.released.is_empty(),
+            "an empty batch was offered"
+        );
         let mut inner = self.inner.lock().unwrap();
         let answer = match inner.mode {
             Mode::Busy => {
@@ -138,8 +141,8 @@ impl Tap for Store {
                     },
                     None => Verdict::Stored,
                 };
-                let verdicts = vec![verdict; batch.len()];
-                inner.messages.extend(batch);
+                let verdicts = vec![verdict; batch.messages.len()];
+                inner.messages.extend(batch.messages);
                 let (sender, receipt) = receipt();
                 if mode == Mode::Hold {
                     inner.held.push((sender, verdicts));

@@ -158,6 +158,7 @@ fn destination(destination: Destination) -> &'static str {
         Destination::Kafka => "kafka",
         Destination::Api => "api",
         Destination::DeadLetter(_) => "dead letters",
+        Destination::Release => "nobody: the end of a QoS 2 exchange",
     }
 }
 

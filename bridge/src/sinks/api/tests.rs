@@ -215,6 +215,7 @@ fn entry(number: u8, destination: Destination, schema: Schema, payload: String) 
         client_id: "c",
         traceparent: "",
         reason: "",
+        exchange: None,
     };
     envelope.encode(&mut meta);
     Entry {

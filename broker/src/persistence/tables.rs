@@ -1,0 +1,222 @@
+//! The tables of the database.
+//!
+//! ```text
+//! sessions        session → client id, expiry, when it was left, will
+//! subscriptions   session, filter → options
+//! meta            "format", "age_ms", "wall_ms"
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+use redb::{ReadableTable as _, TableDefinition, TableError};
+
+use super::records::{SessionRecord, SubscriptionRecord};
+use super::{Change, Found, PersistenceError, Restored};
+use crate::config::PersistenceConfig;
+use crate::message::now_ms;
+use crate::session::Subscribed;
+
+const FORMAT_VERSION: u64 = 1;
+const FILE: &str = "sessions.redb";
+
+const SESSIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sessions");
+const SUBSCRIPTIONS: TableDefinition<'_, (u64, &str), &[u8]> = TableDefinition::new("subscriptions");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+
+const FORMAT: &str = "format";
+const AGE_MS: &str = "age_ms";
+const WALL_MS: &str = "wall_ms";
+
+/// The open database.
+#[derive(Debug)]
+pub(super) struct Database {
+    path: PathBuf,
+    cache_bytes: usize,
+    /// `None` after an error, until it could be opened again.
+    open: Option<redb::Database>,
+}
+
+/// A commit did not take place.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", .path.display())]
+pub(super) struct CommitError {
+    path: PathBuf,
+    source: Box<redb::Error>,
+}
+
+impl Database {
+    /// Opens or creates it; gives what it holds and the age of the store.
+    pub(super) fn open(
+        dir: &Path,
+        config: &PersistenceConfig,
+    ) -> Result<(Self, Restored, u64), PersistenceError> {
+        std::fs::create_dir_all(dir).map_err(|source| PersistenceError::Create {
+            dir: dir.to_owned(),
+            source,
+        })?;
+        let path = dir.join(FILE);
+        let unreadable = |source: redb::Error| PersistenceError::Unreadable {
+            path: path.clone(),
+            source: Box::new(source),
+        };
+        let database = open(&path, config.cache_bytes).map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => PersistenceError::Locked { path: path.clone() },
+            other => unreadable(other),
+        })?;
+        let meta = meta(&database).map_err(unreadable)?;
+        if let Some(found) = meta.format.filter(|found| *found != FORMAT_VERSION) {
+            return Err(PersistenceError::Version {
+                path: path.clone(),
+                found,
+                known: FORMAT_VERSION,
+            });
+        }
+        let restored = Restored {
+            last_ms: meta.age_ms,
+            ..load(&database).map_err(unreadable)?
+        };
+        let this = Self {
+            path: path.clone(),
+            cache_bytes: config.cache_bytes,
+            open: Some(database),
+        };
+        Ok((this, restored, meta.age_ms(now_ms())))
+    }
+
+    /// After an error. Where it does not open, the next commit says so.
+    pub(super) fn reopen(&mut self) {
+        // The file's lock goes with the old one.
+        self.open = None;
+        self.open = open(&self.path, self.cache_bytes).ok();
+    }
+
+    /// Commits all of `changes`, or nothing. Repeating it is harmless.
+    pub(super) fn commit(&mut self, changes: &[Change], age_ms: u64) -> Result<(), CommitError> {
+        let committed = match &self.open {
+            Some(database) => commit(database, changes, age_ms),
+            None => open(&self.path, self.cache_bytes).and_then(|database| {
+                let database = self.open.insert(database);
+                commit(database, changes, age_ms)
+            }),
+        };
+        committed.map_err(|source| CommitError {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })
+    }
+}
+
+fn open(path: &Path, cache_bytes: usize) -> Result<redb::Database, redb::Error> {
+    let mut builder = redb::Database::builder();
+    builder.set_cache_size(cache_bytes);
+    Ok(builder.create(path)?)
+}
+
+fn commit(database: &redb::Database, changes: &[Change], age_ms: u64) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(FORMAT, FORMAT_VERSION)?;
+        meta.insert(AGE_MS, age_ms)?;
+        meta.insert(WALL_MS, u64::try_from(now_ms()).unwrap_or(0))?;
+        let mut sessions = transaction.open_table(SESSIONS)?;
+        let mut subscriptions = transaction.open_table(SUBSCRIPTIONS)?;
+        for change in changes {
+            match change {
+                Change::Session(session) => {
+                    let record = SessionRecord::from(&**session).encode_to_vec();
+                    sessions.insert(session.key, record.as_slice())?;
+                }
+                Change::End { session } => {
+                    sessions.remove(session)?;
+                    let of_session = (*session, "")..(session.saturating_add(1), "");
+                    subscriptions.retain_in(of_session, |_, _| false)?;
+                }
+                Change::Subscribe {
+                    session,
+                    filter,
+                    subscribed,
+                } => {
+                    let record = SubscriptionRecord::from(subscribed).encode_to_vec();
+                    subscriptions.insert((*session, filter.as_str()), record.as_slice())?;
+                }
+                Change::Unsubscribe { session, filter } => {
+                    subscriptions.remove((*session, filter.as_str()))?;
+                }
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Meta {
+    format: Option<u64>,
+    age_ms: u64,
+    wall_ms: u64,
+}
+
+impl Meta {
+    /// The age now. Time between two processes goes by the wall clock, but never backwards.
+    fn age_ms(&self, now_ms: i64) -> u64 {
+        if self.format.is_none() {
+            return 0;
+        }
+        let away_ms = u64::try_from(now_ms).unwrap_or(0).saturating_sub(self.wall_ms);
+        self.age_ms + away_ms
+    }
+}
+
+fn meta(database: &redb::Database) -> Result<Meta, redb::Error> {
+    let transaction = redb::ReadableDatabase::begin_read(database)?;
+    let table = match transaction.open_table(META) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Meta::default()),
+        Err(error) => return Err(error.into()),
+    };
+    let value = |key: &str| Ok::<_, redb::Error>(table.get(key)?.map(|value| value.value()));
+    Ok(Meta {
+        format: value(FORMAT)?,
+        age_ms: value(AGE_MS)?.unwrap_or(0),
+        wall_ms: value(WALL_MS)?.unwrap_or(0),
+    })
+}
+
+fn load(database: &redb::Database) -> Result<Restored, redb::Error> {
+    // So that every table is there to be read.
+    commit_tables(database)?;
+    let transaction = redb::ReadableDatabase::begin_read(database)?;
+    let mut sessions = BTreeMap::new();
+    for row in transaction.open_table(SESSIONS)?.iter()? {
+        let (key, value) = row?;
+        let session = SessionRecord::read(value.value())?.into_session(key.value());
+        let found = Found {
+            session,
+            filters: BTreeMap::new(),
+        };
+        sessions.insert(key.value(), found);
+    }
+    for row in transaction.open_table(SUBSCRIPTIONS)?.iter()? {
+        let (key, value) = row?;
+        let (session, filter) = key.value();
+        let subscribed = Subscribed::from(SubscriptionRecord::read(value.value())?);
+        if let Some(found) = sessions.get_mut(&session) {
+            found.filters.insert(filter.to_owned(), subscribed);
+        }
+    }
+    Ok(Restored {
+        sessions: sessions.into_values().collect(),
+        ..Restored::default()
+    })
+}
+
+fn commit_tables(database: &redb::Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(SESSIONS)?;
+    transaction.open_table(SUBSCRIPTIONS)?;
+    transaction.commit()?;
+    Ok(())
+}
