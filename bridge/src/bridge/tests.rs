@@ -1,5 +1,7 @@
 //! The whole way from an offer to Kafka, on the embedded cluster and a real spool.
 
+mod transactions;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 

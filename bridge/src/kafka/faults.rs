@@ -11,6 +11,8 @@ pub(crate) enum Fault {
     UnknownTopic(&'static str),
     /// The next producer is fatally refused.
     ProducerRefused,
+    /// What the next commit came to is not told; the producer is at its end.
+    CommitUnanswered,
     /// The next produce requests fail in a way that passes.
     NotLeader(usize),
     /// The next produce requests are refused as a whole: the batch is larger than the topic allows.
@@ -18,6 +20,12 @@ pub(crate) enum Fault {
 }
 
 impl Cluster {
+    pub(crate) async fn make_topic(&self, name: String, partitions: i32) {
+        let embedded = self.embedded.as_ref().expect("the embedded cluster");
+        let made = embedded.create_topics(vec![name], partitions).await;
+        made.expect("the embedded cluster makes the topic");
+    }
+
     pub(crate) async fn inject(&self, fault: Fault) {
         use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
         let embedded = self.embedded.as_ref().expect("faults need the embedded cluster");
@@ -30,6 +38,11 @@ impl Cluster {
             Fault::ProducerRefused => {
                 let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED];
                 mock.request_errors(RDKafkaApiKey::InitProducerId, &refused);
+                Ok(())
+            }
+            Fault::CommitUnanswered => {
+                let unanswered = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_TXN_STATE];
+                mock.request_errors(RDKafkaApiKey::EndTxn, &unanswered);
                 Ok(())
             }
             Fault::BatchTooLarge(times) => {
