@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shopfloor_bridge::config::KafkaConfig;
-use shopfloor_bridge::kafka::{Cluster, Outgoing};
+use shopfloor_bridge::kafka::{Cluster, Outgoing, Step};
 use shopfloor_tests::kafka;
 
 /// So many that the broker leads some of them a moment later than it says.
@@ -33,7 +33,16 @@ async fn what_kafka_confirmed_on_a_topic_that_is_new_is_in_it() {
     };
     let cluster = Cluster::open(&config).unwrap();
     for round in 0..ROUNDS {
-        let producer = cluster.producer(None).unwrap();
+        let in_transaction = round % 2 == 1;
+        let producer = if in_transaction {
+            cluster.transactional_producer(&format!("round-{round}")).unwrap()
+        } else {
+            cluster.producer(None).unwrap()
+        };
+        if in_transaction {
+            producer.transact(Step::Init, || true).await.unwrap();
+            producer.transact(Step::Begin, || false).await.unwrap();
+        }
         let topic: Arc<str> = format!("round_{round}").into();
         cluster.ensure_topics(vec![topic.to_string()]).await.unwrap();
         for batch in 0..BATCHES {
@@ -61,9 +70,13 @@ async fn what_kafka_confirmed_on_a_topic_that_is_new_is_in_it() {
                 confirmed += 1;
             }
         }
-        let there = cluster.count_records(vec![topic.to_string()]).await.unwrap();
+        if in_transaction {
+            producer.transact(Step::Commit, || true).await.unwrap();
+        }
+        let there = cluster.read_all(vec![topic.to_string()]).await.unwrap();
         assert_eq!(
-            there[&*topic], confirmed as u64,
+            there.len(),
+            confirmed,
             "round {round}: records in Kafka, and confirmed ones"
         );
     }

@@ -191,7 +191,8 @@ impl Cluster {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             // One request at a time: on a partition that is still finding its leader a broker may refuse a batch and take
-            // the next one, and librdkafka then reports both as delivered ("implicitly acked"), idempotent or not.
+            // the next one, and librdkafka then reports both as delivered ("implicitly acked"), idempotent, in a
+            // transaction, or not. The first one's reports have no offset, which is the second guard (`Context::delivery`).
             .set("max.in.flight.requests.per.connection", "1")
             .set(
                 "message.timeout.ms",

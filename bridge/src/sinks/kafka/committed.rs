@@ -85,7 +85,14 @@ impl KafkaSink {
     pub(super) async fn committed(&self) -> Result<Option<Committed>, String> {
         let topic = self.cursor_topic();
         let value = self.cluster.last_committed(&topic).await;
-        let Some(value) = value.map_err(|error| with_source(&error))? else {
+        let value = value.map_err(|error| {
+            format!(
+                "{}; the cursor's topic {topic} needs one partition and cleanup.policy=compact: make it where the gateway may \
+                 not",
+                with_source(&error)
+            )
+        });
+        let Some(value) = value? else {
             return Ok(None);
         };
         Committed::decode(&value).map(Some).map_err(|why| {

@@ -131,7 +131,8 @@ impl<'a> Session<'a> {
     async fn begin(sink: &'a KafkaSink, known: &'a mut Known, ends: &Ends<'_>) -> Result<Self, End> {
         let found = until_stop(ends, sink.committed()).await?;
         let last_claim = found.as_ref().map(|committed| committed.claim);
-        if known.claims.is_some_and(|claims| !claims.contains(&last_claim)) {
+        let is_foreign = |claims: [Option<Uuid>; 2]| last_claim.is_some() && !claims.contains(&last_claim);
+        if known.claims.is_some_and(is_foreign) {
             return Err(End::Replaced(format!(
                 "another gateway with the id {:?} has taken over delivery to Kafka; give each gateway an id of its own and \
                  start this one again: its records wait in its spool",

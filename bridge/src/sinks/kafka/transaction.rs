@@ -325,7 +325,7 @@ impl Session<'_> {
             Err(Undelivered::Refused(why) | Undelivered::Suspect(why)) => {
                 metrics::refused(self.sink.progress.sink());
                 let reason = format!("Kafka refuses the record: {why}");
-                tracing::warn!(sequence, reason, "a record becomes a dead letter");
+                tracing::warn!(sequence, reason, role = ?origin.role, "Kafka refused a record");
                 match (sent, origin.role) {
                     (true, Role::DeadLetter) => self.known.aside.decide(sequence, Fate::Disk(reason.clone())),
                     (true, _) => self.known.aside.refuse(sequence, reason.clone()),
