@@ -46,7 +46,7 @@ impl Front {
             return Ok(Self::new(config, tap, stop));
         }
         let (persistence, restored) = Persistence::open(dir, &config.persistence)?;
-        let hub = Arc::new(Hub::new(config, tap, stop, Some(persistence)));
+        let hub = Arc::new(Hub::new(config, tap, stop, Some(Arc::new(persistence))));
         hub.begin(restored);
         Ok(Self { hub })
     }
@@ -100,7 +100,10 @@ impl Front {
 
     /// What keeps sessions from being written, in words for an operator.
     pub fn persistence_trouble(&self) -> Option<String> {
-        self.hub.persistence.as_ref().and_then(Persistence::trouble)
+        self.hub
+            .persistence
+            .as_ref()
+            .and_then(|persistence| persistence.trouble())
     }
 
     /// Serves one connection that something else has accepted; `peer` is the device's own address.

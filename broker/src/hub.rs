@@ -33,7 +33,7 @@ pub(crate) struct Hub {
     pub(crate) fanout: Fanout,
     pub(crate) registry: Registry,
     /// `None` where nothing survives the process.
-    pub(crate) persistence: Option<Persistence>,
+    pub(crate) persistence: Option<Arc<Persistence>>,
     pub(crate) metrics: Hot,
     pub(crate) stop: CancellationToken,
     /// Connections and what they leave behind.
@@ -53,13 +53,13 @@ impl Hub {
         config: BrokerConfig,
         tap: Arc<dyn Tap>,
         stop: CancellationToken,
-        persistence: Option<Persistence>,
+        persistence: Option<Arc<Persistence>>,
     ) -> Self {
         Self {
             auth: Authenticator::new(&config.auth),
             acl: Arc::new(Acl::new(config.acl.clone())),
             subscriptions: Subscriptions::default(),
-            retained: Retained::new(config.retained.clone()),
+            retained: Retained::new(config.retained.clone(), persistence.clone()),
             fanout: Fanout::new(config.fanout.clone()),
             registry: Registry::new(config.session.clone()),
             persistence,
@@ -74,8 +74,10 @@ impl Hub {
     /// Takes up what an earlier process left: its sessions with their subscriptions, and their open exchanges.
     pub(crate) fn begin(self: &Arc<Self>, restored: Restored) {
         let mut exchanges = self.tap.open_exchanges();
-        let now_ms = self.persistence.as_ref().map_or(0, Persistence::age_ms);
+        let now_ms = self.age_ms().unwrap_or(0);
         let count = restored.sessions.len();
+        self.retained.restore(restored.retained);
+        self.metrics.retained.set(self.retained.len() as f64);
         for found in restored.sessions {
             let received = exchanges.remove(&found.session.key).unwrap_or_default();
             // One that was connected has lost its connection with the process.
@@ -103,6 +105,17 @@ impl Hub {
         state.expiry_s = kept.expiry_s;
         state.will = kept.will;
         state.filters = found.filters;
+        state.last_packet_id = found.inflight.back().map_or(0, |inflight| inflight.packet_id);
+        let positions = found.inflight.iter().map(|inflight| inflight.position);
+        let positions = positions.chain(found.queue.iter().map(|delivery| delivery.position));
+        let last_position = positions.max().unwrap_or(0);
+        state.inflight = found.inflight;
+        if let Some(persistence) = &self.persistence {
+            let persistence = Arc::clone(persistence);
+            session
+                .mailbox
+                .keep(persistence, session.key, found.queue, last_position);
+        }
         state.received = received.iter().map(|id| (*id, Received::Recovered)).collect();
         self.registry.restore(Arc::clone(&session));
         self.fanout.update(&session, &state.filters);
@@ -138,19 +151,20 @@ impl Hub {
             }
         };
         receipt.await?;
-        self.dispatch(&copy);
+        let _nobody_waits = self.dispatch(&copy);
         Ok(())
     }
 
-    /// Gives a stored message to all who are subscribed now, and retains it where it asks for it.
-    pub(crate) fn dispatch(&self, message: &Arc<Message>) {
+    /// Gives a stored message to all who are subscribed now, and retains it where it asks for it. Gives the last
+    /// ticket of what is kept of it for a restart: the publisher's acknowledgement says that too.
+    pub(crate) fn dispatch(&self, message: &Arc<Message>) -> Option<Ticket> {
+        let mut ticket = None;
         if message.retain {
-            self.metrics
-                .retained
-                .set(self.retained.set(Arc::clone(message)) as f64);
+            ticket = self.retained.set(message);
+            self.metrics.retained.set(self.retained.len() as f64);
         }
         if self.subscriptions.is_empty() {
-            return;
+            return ticket;
         }
         let mut deliveries: Vec<(Arc<Session>, Delivery)> = Vec::new();
         let mut plain: Vec<Subscription> = Vec::new();
@@ -180,8 +194,9 @@ impl Hub {
             self.fanout.publish(Arc::clone(message));
         }
         for (session, delivery) in deliveries {
-            session.mailbox.push(delivery);
+            ticket = ticket.max(session.mailbox.push(delivery));
         }
+        ticket
     }
 
     /// Sends what is retained for a subscription that was just made.
@@ -194,11 +209,12 @@ impl Hub {
     ) {
         for message in self.retained.matching(filter, now_ms()) {
             let qos = message.qos.min(options.qos);
-            session.mailbox.push(Delivery {
+            let _nobody_waits = session.mailbox.push(Delivery {
                 message,
                 qos,
                 retain: true,
                 subscription_ids: id.into_iter().collect(),
+                position: 0,
             });
         }
     }
@@ -220,6 +236,8 @@ impl Hub {
         if let Some(afterlife) = state.afterlife.take() {
             afterlife.abort();
         }
+        // Before the end is submitted: nothing comes behind it.
+        session.mailbox.forget();
         let ended = state
             .durable
             .then(|| self.submit(Change::End { session: session.key }))
@@ -248,7 +266,7 @@ impl Hub {
     /// Lets go of a session that outlives its connection: the will comes after its delay, the end after the expiry.
     pub(crate) fn leave_behind(self: &Arc<Self>, session: &Arc<Session>, state: &mut SessionState) {
         session.mailbox.detach();
-        let left_ms = self.persistence.as_ref().map(Persistence::age_ms);
+        let left_ms = self.age_ms();
         self.outlive(session, state, left_ms, Duration::ZERO);
     }
 
@@ -303,7 +321,11 @@ impl Hub {
         }
     }
 
-    fn submit(&self, change: Change) -> Option<Ticket> {
+    fn age_ms(&self) -> Option<u64> {
+        self.persistence.as_ref().map(|persistence| persistence.age_ms())
+    }
+
+    pub(crate) fn submit(&self, change: Change) -> Option<Ticket> {
         self.persistence
             .as_ref()
             .map(|persistence| persistence.submit(change))
@@ -325,7 +347,7 @@ impl Hub {
     }
 
     /// Resolves when a change is durable; `None` where there is nothing to wait for.
-    fn wait(&self, ticket: Option<Ticket>) -> Option<Wait> {
+    pub(crate) fn wait(&self, ticket: Option<Ticket>) -> Option<Wait> {
         Some(self.persistence.as_ref()?.wait(ticket?))
     }
 
@@ -374,6 +396,7 @@ fn delivery(message: &Arc<Message>, subscriptions: &[Subscription]) -> (Arc<Sess
             .iter()
             .filter_map(|subscription| subscription.id)
             .collect(),
+        position: 0,
     };
     (session, delivery)
 }

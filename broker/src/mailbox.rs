@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
@@ -10,6 +10,7 @@ use futures_util::task::AtomicWaker;
 use crate::config::SessionConfig;
 use crate::message::Delivery;
 use crate::metrics;
+use crate::persistence::{Change, Persistence, Ticket};
 
 /// An order to the connection that holds the session. The later one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,15 @@ struct Inner {
     bytes: usize,
     reader: Reader,
     order: Option<Order>,
+    kept: Option<Kept>,
+}
+
+/// Where QoS 1 and 2 copies are kept for a restart.
+#[derive(Debug)]
+struct Kept {
+    persistence: Arc<Persistence>,
+    session: u64,
+    last_position: u64,
 }
 
 /// Who reads the mailbox.
@@ -71,12 +81,37 @@ impl Mailbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a copy, or drops it where there is no room (counted).
-    pub(crate) fn push(&self, delivery: Delivery) {
+    /// From now on QoS 1 and 2 copies are kept for a restart, which has left `queue`; nothing up to `last_position`
+    /// is given out again.
+    pub(crate) fn keep(
+        &self,
+        persistence: Arc<Persistence>,
+        session: u64,
+        queue: VecDeque<Delivery>,
+        last_position: u64,
+    ) {
+        let mut inner = self.lock();
+        inner.bytes = queue.iter().map(|delivery| delivery.message.bytes()).sum();
+        inner.queue = queue;
+        inner.kept = Some(Kept {
+            persistence,
+            session,
+            last_position,
+        });
+    }
+
+    /// The session is over: nothing of it is kept any more.
+    pub(crate) fn forget(&self) {
+        self.lock().kept = None;
+    }
+
+    /// Queues a copy, or drops it where there is no room (counted). Gives the ticket of one that is kept.
+    pub(crate) fn push(&self, mut delivery: Delivery) -> Option<Ticket> {
         let mut inner = self.lock();
         if inner.reader == Reader::Offline && delivery.qos == 0 {
             drop(inner);
-            return metrics::dropped("offline_qos0");
+            metrics::dropped("offline_qos0");
+            return None;
         }
         let bytes = delivery.message.bytes();
         let full = inner.queue.len() >= self.max_messages || inner.bytes + bytes > self.max_bytes;
@@ -91,12 +126,24 @@ impl Mailbox {
             } else {
                 "queue_full"
             });
-            return self.signal();
+            self.signal();
+            return None;
         }
         inner.bytes += bytes;
+        // Under the lock: what the connection says about the copy must come behind this.
+        let ticket = match &mut inner.kept {
+            Some(kept) if delivery.qos > 0 => {
+                kept.last_position += 1;
+                delivery.position = kept.last_position;
+                let (session, delivery) = (kept.session, delivery.clone());
+                Some(kept.persistence.submit(Change::Queue { session, delivery }))
+            }
+            _ => None,
+        };
         inner.queue.push_back(delivery);
         drop(inner);
         self.signal();
+        ticket
     }
 
     /// The oldest copy.
@@ -172,8 +219,6 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::Bytes;
 
     use super::*;
@@ -202,6 +247,7 @@ mod tests {
             qos,
             retain: false,
             subscription_ids: Vec::new(),
+            position: 0,
         }
     }
 

@@ -82,6 +82,8 @@ pub(crate) struct Delivery {
     pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) subscription_ids: Vec<u32>,
+    /// Its place among all that its session was ever given, where a restart is to find it; else 0.
+    pub(crate) position: u64,
 }
 
 /// Milliseconds since the Unix epoch.

@@ -98,6 +98,8 @@ impl Received {
 #[derive(Debug)]
 pub(crate) struct Inflight {
     pub(crate) packet_id: u16,
+    /// As its delivery's.
+    pub(crate) position: u64,
     pub(crate) stage: Stage,
 }
 
@@ -183,6 +185,7 @@ mod tests {
         };
         state.inflight.push_back(Inflight {
             packet_id: 1,
+            position: 0,
             stage: Stage::Released,
         });
         assert_eq!([state.next_packet_id(), state.next_packet_id()], [u16::MAX, 2]);

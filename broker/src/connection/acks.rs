@@ -13,6 +13,7 @@ use crate::codec::encode::{self, AckKind};
 use crate::codec::{Protocol, reason};
 use crate::hub::Hub;
 use crate::message::Message;
+use crate::persistence::{NotDurable, Wait};
 use crate::session::{Received, SessionState};
 use crate::tap::{NotStored, Receipt, Refused, Tap, Verdict};
 
@@ -34,6 +35,10 @@ pub(crate) struct Acks {
 struct Offered {
     /// `None` where no packet of the batch went to the store.
     receipt: Option<Receipt>,
+    /// The receipt's answer, once it came and the copies were given out.
+    verdicts: Option<Vec<Verdict>>,
+    /// What is kept of the copies for a restart must be durable too.
+    kept: Option<Wait>,
     owed: Vec<Owed>,
     copies: Vec<Arc<Message>>,
     bytes: usize,
@@ -43,7 +48,6 @@ struct Offered {
 #[derive(Debug)]
 pub(crate) struct Stored {
     owed: Vec<Owed>,
-    copies: Vec<Arc<Message>>,
     verdicts: Vec<Verdict>,
 }
 
@@ -108,6 +112,8 @@ impl Acks {
                 self.waiting_bytes -= bytes;
                 self.offered.push_back(Offered {
                     receipt,
+                    verdicts: None,
+                    kept: None,
                     owed,
                     copies,
                     bytes,
@@ -117,24 +123,26 @@ impl Acks {
         Ok(Offer::Done)
     }
 
-    /// The oldest offered batch, once it is stored. Pending where none is offered.
-    pub(crate) fn poll_stored(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stored, NotStored>> {
+    /// The oldest offered batch, once it is stored, and what its subscribers get is kept where it must be. Pending
+    /// where none is offered.
+    pub(crate) fn poll_stored(&mut self, cx: &mut Context<'_>, hub: &Hub) -> Poll<Result<Stored, NotStored>> {
         let Some(first) = self.offered.front_mut() else {
             return Poll::Pending;
         };
-        let verdicts = match &mut first.receipt {
-            Some(receipt) => ready!(Pin::new(receipt).poll(cx)),
-            None => Ok(Vec::new()),
-        };
+        let stored = ready!(first.poll(cx, hub));
         let Some(Offered {
-            owed, copies, bytes, ..
+            owed,
+            verdicts,
+            bytes,
+            ..
         }) = self.offered.pop_front()
         else {
             return Poll::Pending;
         };
         self.bytes -= bytes;
         self.qos_1 -= qos_1(&owed);
-        let verdicts = verdicts?;
+        stored?;
+        let verdicts = verdicts.unwrap_or_default();
         let expected = owed.iter().filter(|owed| owed.answer == Answer::Verdict).count();
         if verdicts.len() != expected {
             tracing::error!(
@@ -144,11 +152,7 @@ impl Acks {
             );
             return Poll::Ready(Err(NotStored));
         }
-        Poll::Ready(Ok(Stored {
-            owed,
-            copies,
-            verdicts,
-        }))
+        Poll::Ready(Ok(Stored { owed, verdicts }))
     }
 
     /// Forgets what the store has not taken: the client has no acknowledgement of it and repeats it.
@@ -179,8 +183,26 @@ impl Acks {
     }
 }
 
+impl Offered {
+    fn poll(&mut self, cx: &mut Context<'_>, hub: &Hub) -> Poll<Result<(), NotStored>> {
+        if self.verdicts.is_none() {
+            let verdicts = match &mut self.receipt {
+                Some(receipt) => ready!(Pin::new(receipt).poll(cx))?,
+                None => Vec::new(),
+            };
+            self.verdicts = Some(verdicts);
+            let tickets = self.copies.drain(..).filter_map(|copy| hub.dispatch(&copy));
+            self.kept = hub.wait(tickets.max());
+        }
+        match &mut self.kept {
+            Some(kept) => Pin::new(kept).poll(cx).map_err(|NotDurable| NotStored),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
 impl Stored {
-    /// Gives the copies to subscribers, settles QoS 2 in the session and writes the acknowledgements.
+    /// Settles QoS 2 in the session and writes the acknowledgements.
     pub(crate) fn acknowledge(
         self,
         hub: &Hub,
@@ -188,9 +210,6 @@ impl Stored {
         state: &mut SessionState,
         out: &mut BytesMut,
     ) {
-        for copy in &self.copies {
-            hub.dispatch(copy);
-        }
         let mut verdicts = self.verdicts.into_iter();
         let (mut stored, mut unrouted, mut dead_lettered) = (0, 0, 0);
         for owed in self.owed {

@@ -1,5 +1,6 @@
 //! From the first byte to CONNACK.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -256,7 +257,12 @@ async fn admit(
         .will
         .take()
         .map(|will| PendingWill::new(will, Arc::clone(&publisher)));
-    state.durable |= !present && expiry_s > 0 && hub.persistence.is_some();
+    if let Some(persistence) = hub.persistence.as_ref().filter(|_| !present && expiry_s > 0) {
+        state.durable = true;
+        session
+            .mailbox
+            .keep(Arc::clone(persistence), session.key, VecDeque::new(), 0);
+    }
     // The row of the new session is behind the end of the old one.
     if let Some(wait) = hub.keep(&session, &state, None).or(ended) {
         let patience = Duration::from_millis(hub.config.connect_timeout_ms);

@@ -207,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Poll::Ready(Wake::Gone);
             }
         }
-        if let Poll::Ready(stored) = self.acks.poll_stored(cx) {
+        if let Poll::Ready(stored) = self.acks.poll_stored(cx, &self.hub) {
             return Poll::Ready(Wake::Stored(stored));
         }
         if let Some(waiting) = room
@@ -276,7 +276,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn may_deliver(&self) -> bool {
-        self.out.len() < MAX_OUT_BYTES && Outgoing::has_window(&self.hub, &self.client, &self.state)
+        self.out.len() + self.held.bytes() < MAX_OUT_BYTES
+            && Outgoing::has_window(&self.hub, &self.client, &self.state)
     }
 
     fn deliver(&mut self) {
@@ -286,11 +287,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             session,
             state,
             out,
+            held,
             outgoing,
             ..
         } = self;
         outgoing.check_access(hub, client, session, state);
-        outgoing.deliver(hub, client, session, state, out, MAX_OUT_BYTES);
+        outgoing.deliver(hub, client, session, state, out, held);
     }
 
     /// When there is something to check next.
@@ -400,14 +402,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.acks.add(full);
                 }
             }
-            Packet::PubAck(ack) => outgoing::puback(state, ack),
-            Packet::PubRec(ack) => outgoing::pubrec(client, state, ack, out)?,
+            Packet::PubAck(ack) => outgoing::puback(hub, session, state, ack),
+            Packet::PubRec(ack) => outgoing::pubrec(hub, client, session, state, ack, out, held)?,
             Packet::PubRel(ack) => {
                 if let Some(before) = self.intake.release(state, ack) {
                     self.acks.add(before);
                 }
             }
-            Packet::PubComp(ack) => outgoing::pubcomp(state, ack),
+            Packet::PubComp(ack) => outgoing::pubcomp(hub, session, state, ack),
             Packet::Subscribe(subscribe) => {
                 self.outgoing.subscriptions_changed();
                 subscribe::subscribe(hub, client, session, state, subscribe, out, held)?;
@@ -521,10 +523,10 @@ async fn next_stored(hub: &Hub, acks: &mut Acks) -> Result<Stored, NotStored> {
     loop {
         let offer = acks.offer(&*hub.tap)?;
         if offer == Offer::Done || !acks.is_waiting() {
-            return poll_fn(|cx| acks.poll_stored(cx)).await;
+            return poll_fn(|cx| acks.poll_stored(cx, hub)).await;
         }
         let mut room = hub.tap.room();
-        let stored = poll_fn(|cx| match acks.poll_stored(cx) {
+        let stored = poll_fn(|cx| match acks.poll_stored(cx, hub) {
             Poll::Ready(stored) => Poll::Ready(Some(stored)),
             Poll::Pending => room.as_mut().poll(cx).map(|()| None),
         });

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::MAX_OUT_BYTES;
 use super::handshake::Client;
+use super::held::Held;
 use super::subscribe;
 use crate::codec::encode::{self, AckKind};
 use crate::codec::{Ack, DecodeError, Protocol, reason};
 use crate::hub::Hub;
 use crate::message::{Delivery, now_ms};
 use crate::metrics;
+use crate::persistence::{Change, Ticket};
 use crate::session::{Inflight, Session, SessionState, Stage};
 
 /// The sending half of one connection.
@@ -76,7 +79,7 @@ impl Outgoing {
     /// Sends again what the client had not acknowledged when it left.
     pub(crate) fn resume(&mut self, client: &Client, state: &mut SessionState, out: &mut BytesMut) {
         for at in 0..state.inflight.len() {
-            let Some(Inflight { packet_id, stage }) = state.inflight.get(at) else {
+            let Some(Inflight { packet_id, stage, .. }) = state.inflight.get(at) else {
                 continue;
             };
             match stage {
@@ -92,13 +95,15 @@ impl Outgoing {
                     );
                 }
                 Stage::Published(delivery) => {
-                    self.send(client, out, delivery, *packet_id, true);
+                    let topic = self.alias(client, delivery.message.topic.as_str());
+                    self.send(client, out, delivery, topic, *packet_id, true);
                 }
             }
         }
     }
 
-    /// Sends what waits, as far as the client's window and `max_out_bytes` go.
+    /// Sends what waits, as far as the client's window and its buffer go. A QoS 2 message goes once its identifier is
+    /// durable: after a restart another one would make it another message.
     pub(crate) fn deliver(
         &mut self,
         hub: &Hub,
@@ -106,28 +111,51 @@ impl Outgoing {
         session: &Session,
         state: &mut SessionState,
         out: &mut BytesMut,
-        max_out_bytes: usize,
+        held: &mut Held,
     ) {
         let mut sent = 0;
-        while out.len() < max_out_bytes && Self::has_window(hub, client, state) {
+        while out.len() + held.bytes() < MAX_OUT_BYTES && Self::has_window(hub, client, state) {
             let Some(delivery) = session.mailbox.pop() else {
                 self.mail = false;
                 break;
             };
+            let position = delivery.position;
             if !self.may_receive(hub, client, &delivery) {
+                done(hub, session, position);
                 continue;
             }
             if delivery.qos == 0 {
-                sent += u64::from(self.send(client, out, &delivery, 0, false));
+                let topic = self.alias(client, delivery.message.topic.as_str());
+                sent += u64::from(self.send(client, out, &delivery, topic, 0, false));
                 continue;
             }
             let packet_id = state.next_packet_id();
-            if self.send(client, out, &delivery, packet_id, false) {
+            let went = if position > 0 && delivery.qos == 2 {
+                let mut packet = BytesMut::new();
+                // Without an alias: what is sent meanwhile could use one that the client does not know yet.
+                let topic = (delivery.message.topic.as_str(), None);
+                let fits = self.send(client, &mut packet, &delivery, topic, packet_id, false);
+                if fits && let Some(wait) = hub.wait(keep_sent(hub, session, position, packet_id)) {
+                    held.hold(wait, packet);
+                }
+                fits
+            } else {
+                let topic = self.alias(client, delivery.message.topic.as_str());
+                let fits = self.send(client, out, &delivery, topic, packet_id, false);
+                if fits {
+                    let _nobody_waits = keep_sent(hub, session, position, packet_id);
+                }
+                fits
+            };
+            if went {
                 sent += 1;
                 state.inflight.push_back(Inflight {
                     packet_id,
+                    position,
                     stage: Stage::Published(delivery),
                 });
+            } else {
+                done(hub, session, position);
             }
         }
         hub.metrics.delivered.increment(sent);
@@ -139,6 +167,7 @@ impl Outgoing {
         client: &Client,
         out: &mut BytesMut,
         delivery: &Delivery,
+        (topic, topic_alias): (&str, Option<u16>),
         packet_id: u16,
         dup: bool,
     ) -> bool {
@@ -149,10 +178,10 @@ impl Outgoing {
             Err(_expired) if dup => Some(0),
             Err(_expired) => {
                 metrics::dropped("expired");
+                self.forget_alias(topic, topic_alias);
                 return false;
             }
         };
-        let (topic, topic_alias) = self.alias(client, message.topic.as_str());
         let publish = encode::Publish {
             topic,
             payload: &message.payload,
@@ -168,11 +197,16 @@ impl Outgoing {
         let fits = encode::publish(out, client.protocol, &publish, client.max_packet_bytes);
         if !fits {
             metrics::dropped("larger_than_client_takes");
-            if topic_alias.is_some() && !topic.is_empty() {
-                self.aliases.remove(message.topic.as_str());
-            }
+            self.forget_alias(topic, topic_alias);
         }
         fits
+    }
+
+    /// The client never saw the packet that would have set it.
+    fn forget_alias(&mut self, topic: &str, topic_alias: Option<u16>) {
+        if topic_alias.is_some() {
+            self.aliases.remove(topic);
+        }
     }
 
     /// What stands for the topic: itself with a new alias, nothing with a known one.
@@ -193,20 +227,50 @@ impl Outgoing {
 }
 
 /// PUBACK. One that belongs to nothing is ignored: the message may have been settled before a reconnect.
-pub(crate) fn puback(state: &mut SessionState, ack: Ack) {
+pub(crate) fn puback(hub: &Hub, session: &Session, state: &mut SessionState, ack: Ack) {
     if let Some(at) = state.inflight_at(ack.packet_id)
         && matches!(state.inflight.get(at), Some(Inflight { stage: Stage::Published(delivery), .. }) if delivery.qos == 1)
     {
-        state.inflight.remove(at);
+        remove(hub, session, state, at);
     }
 }
 
-/// PUBREC: PUBREL follows, also for one that is unknown, which MQTT 5 is told.
+/// The subscriber is done with it.
+fn remove(hub: &Hub, session: &Session, state: &mut SessionState, at: usize) {
+    if let Some(inflight) = state.inflight.remove(at) {
+        done(hub, session, inflight.position);
+    }
+}
+
+/// A restart need not find it any more. Nobody waits: one that is found all the same is sent again as what it is.
+fn done(hub: &Hub, session: &Session, position: u64) {
+    if position > 0 {
+        let session = session.key;
+        let _nobody_waits = hub.submit(Change::Done { session, position });
+    }
+}
+
+fn keep_sent(hub: &Hub, session: &Session, position: u64, packet_id: u16) -> Option<Ticket> {
+    if position == 0 {
+        return None;
+    }
+    hub.submit(Change::Sent {
+        session: session.key,
+        position,
+        packet_id,
+    })
+}
+
+/// PUBREC: PUBREL follows, also for one that is unknown, which MQTT 5 is told. Once PUBREL is out the client may take a
+/// repeated PUBLISH for a new message, so it waits until a restart would not repeat it.
 pub(crate) fn pubrec(
+    hub: &Hub,
     client: &Client,
+    session: &Session,
     state: &mut SessionState,
     ack: Ack,
     out: &mut BytesMut,
+    held: &mut Held,
 ) -> Result<(), DecodeError> {
     let Some(at) = state.inflight_at(ack.packet_id) else {
         if ack.reason < reason::UNSPECIFIED {
@@ -228,14 +292,23 @@ pub(crate) fn pubrec(
         return Err(DecodeError::protocol("a PUBREC for a QoS 1 message"));
     }
     if ack.reason >= reason::UNSPECIFIED {
-        state.inflight.remove(at);
+        remove(hub, session, state, at);
         return Ok(());
     }
+    let mut kept = None;
     if let Some(inflight) = state.inflight.get_mut(at) {
         inflight.stage = Stage::Released;
+        if inflight.position > 0 {
+            kept = hub.submit(Change::Received {
+                session: session.key,
+                position: inflight.position,
+                packet_id: ack.packet_id,
+            });
+        }
     }
+    let mut pubrel = BytesMut::new();
     encode::ack(
-        out,
+        &mut pubrel,
         client.protocol,
         AckKind::Release,
         ack.packet_id,
@@ -243,11 +316,15 @@ pub(crate) fn pubrec(
         None,
         u32::MAX,
     );
+    match hub.wait(kept) {
+        Some(wait) => held.hold(wait, pubrel),
+        None => out.unsplit(pubrel),
+    }
     Ok(())
 }
 
 /// PUBCOMP.
-pub(crate) fn pubcomp(state: &mut SessionState, ack: Ack) {
+pub(crate) fn pubcomp(hub: &Hub, session: &Session, state: &mut SessionState, ack: Ack) {
     if let Some(at) = state.inflight_at(ack.packet_id)
         && matches!(
             state.inflight.get(at),
@@ -257,6 +334,6 @@ pub(crate) fn pubcomp(state: &mut SessionState, ack: Ack) {
             })
         )
     {
-        state.inflight.remove(at);
+        remove(hub, session, state, at);
     }
 }

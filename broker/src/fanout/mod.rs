@@ -309,11 +309,12 @@ impl Shared {
         for reader in &slot.readers {
             if let Some(subscription_ids) = reader.ids_through(number, message.topic.as_str()) {
                 let message = Arc::clone(&message);
-                reader.session.mailbox.push(Delivery {
+                let _never_kept = reader.session.mailbox.push(Delivery {
                     message,
                     qos: 0,
                     retain: false,
                     subscription_ids,
+                    position: 0,
                 });
             }
         }

@@ -30,7 +30,8 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::config::PersistenceConfig;
-use crate::session::{PendingWill, Subscribed};
+use crate::message::{Delivery, Message};
+use crate::session::{Inflight, PendingWill, Subscribed};
 use tables::Database;
 
 /// Something that a restart must find.
@@ -51,6 +52,30 @@ pub(crate) enum Change {
         session: u64,
         filter: String,
     },
+    /// The message is its topic's retained one; without a payload the topic has none any more.
+    Retain(Arc<Message>),
+    /// A QoS 1 or 2 message waits for a subscriber.
+    Queue {
+        session: u64,
+        delivery: Delivery,
+    },
+    /// It goes out under this packet identifier.
+    Sent {
+        session: u64,
+        position: u64,
+        packet_id: u16,
+    },
+    /// The subscriber has it (PUBREC); only its PUBCOMP is missing.
+    Received {
+        session: u64,
+        position: u64,
+        packet_id: u16,
+    },
+    /// Nothing of it is left to do.
+    Done {
+        session: u64,
+        position: u64,
+    },
 }
 
 /// A session's own row.
@@ -69,12 +94,17 @@ pub(crate) struct KeptSession {
 pub(crate) struct Found {
     pub(crate) session: KeptSession,
     pub(crate) filters: BTreeMap<String, Subscribed>,
+    /// Sent and not done, in the order in which they went.
+    pub(crate) inflight: VecDeque<Inflight>,
+    /// Not sent yet.
+    pub(crate) queue: VecDeque<Delivery>,
 }
 
 /// Everything that a start finds.
 #[derive(Debug, Default)]
 pub(crate) struct Restored {
     pub(crate) sessions: Vec<Found>,
+    pub(crate) retained: Vec<Message>,
     /// The last moment at which the process before this one is known to have lived.
     pub(crate) last_ms: u64,
 }

@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use super::KeptSession;
 use crate::codec::{RetainHandling, SubscribeOptions};
+use crate::message::{Delivery, Message};
 use crate::session::{PendingWill, Subscribed};
 use crate::tap::{Properties, Published, Publisher, Topic};
 
@@ -45,7 +46,7 @@ struct WillRecord {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct MessageRecord {
+pub(super) struct MessageRecord {
     #[prost(bytes = "bytes", tag = "1")]
     topic: Bytes,
     #[prost(bytes = "bytes", tag = "2")]
@@ -56,6 +57,21 @@ struct MessageRecord {
     retain: bool,
     #[prost(message, optional, tag = "5")]
     properties: Option<PropertiesRecord>,
+    /// Milliseconds since the Unix epoch.
+    #[prost(sint64, optional, tag = "6")]
+    expires_ms: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct DeliveryRecord {
+    #[prost(message, optional, tag = "1")]
+    message: Option<MessageRecord>,
+    #[prost(uint32, tag = "2")]
+    qos: u32,
+    #[prost(bool, tag = "3")]
+    retain: bool,
+    #[prost(uint32, repeated, tag = "4")]
+    subscription_ids: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -133,6 +149,7 @@ impl From<&PendingWill> for WillRecord {
                 qos: will.message.qos.into(),
                 retain: will.message.retain,
                 properties: will.message.properties.as_deref().map(PropertiesRecord::from),
+                expires_ms: None,
             }),
             delay_s: will.delay_s,
             client_id: publisher.client_id.clone(),
@@ -197,6 +214,68 @@ impl From<PropertiesRecord> for Properties {
                 .into_iter()
                 .map(|property| (property.name, property.value))
                 .collect(),
+        }
+    }
+}
+
+impl MessageRecord {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, redb::Error> {
+        Self::decode(bytes).map_err(|error| damaged(&error))
+    }
+
+    pub(super) fn into_message(self) -> Result<Message, redb::Error> {
+        let topic = Topic::from_utf8(self.topic)
+            .ok_or_else(|| redb::Error::Corrupted("a topic is not UTF-8".to_owned()))?;
+        Ok(Message {
+            topic,
+            payload: self.payload,
+            qos: qos(self.qos),
+            retain: self.retain,
+            properties: self.properties.map(|properties| Box::new(properties.into())),
+            // No session has this number.
+            publisher: 0,
+            expires_ms: self.expires_ms,
+        })
+    }
+}
+
+impl From<&Message> for MessageRecord {
+    fn from(message: &Message) -> Self {
+        Self {
+            topic: message.topic.as_bytes().clone(),
+            payload: message.payload.clone(),
+            qos: message.qos.into(),
+            retain: message.retain,
+            properties: message.properties.as_deref().map(PropertiesRecord::from),
+            expires_ms: message.expires_ms,
+        }
+    }
+}
+
+impl DeliveryRecord {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, redb::Error> {
+        Self::decode(bytes).map_err(|error| damaged(&error))
+    }
+
+    pub(super) fn into_delivery(self, position: u64) -> Result<Delivery, redb::Error> {
+        let message = self.message.unwrap_or_default().into_message()?;
+        Ok(Delivery {
+            message: Arc::new(message),
+            qos: qos(self.qos),
+            retain: self.retain,
+            subscription_ids: self.subscription_ids,
+            position,
+        })
+    }
+}
+
+impl From<&Delivery> for DeliveryRecord {
+    fn from(delivery: &Delivery) -> Self {
+        Self {
+            message: Some(MessageRecord::from(&*delivery.message)),
+            qos: delivery.qos.into(),
+            retain: delivery.retain,
+            subscription_ids: delivery.subscription_ids.clone(),
         }
     }
 }

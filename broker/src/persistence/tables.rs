@@ -3,26 +3,32 @@
 //! ```text
 //! sessions        session → client id, expiry, when it was left, will
 //! subscriptions   session, filter → options
+//! queue           session, position → message, QoS, retain, subscription identifiers
+//! sent            session, position → packet identifier, and whether PUBREC came; then the queue has no row for it
+//! retained        topic → message
 //! meta            "format", "age_ms", "wall_ms"
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use redb::{ReadableTable as _, TableDefinition, TableError};
 
-use super::records::{SessionRecord, SubscriptionRecord};
+use super::records::{DeliveryRecord, MessageRecord, SessionRecord, SubscriptionRecord};
 use super::{Change, Found, PersistenceError, Restored};
 use crate::config::PersistenceConfig;
 use crate::message::now_ms;
-use crate::session::Subscribed;
+use crate::session::{Inflight, Stage, Subscribed};
 
 const FORMAT_VERSION: u64 = 1;
 const FILE: &str = "sessions.redb";
 
 const SESSIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sessions");
 const SUBSCRIPTIONS: TableDefinition<'_, (u64, &str), &[u8]> = TableDefinition::new("subscriptions");
+const QUEUE: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("queue");
+const SENT: TableDefinition<'_, (u64, u64), (u16, bool)> = TableDefinition::new("sent");
+const RETAINED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("retained");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 const FORMAT: &str = "format";
@@ -123,6 +129,9 @@ fn commit(database: &redb::Database, changes: &[Change], age_ms: u64) -> Result<
         meta.insert(WALL_MS, u64::try_from(now_ms()).unwrap_or(0))?;
         let mut sessions = transaction.open_table(SESSIONS)?;
         let mut subscriptions = transaction.open_table(SUBSCRIPTIONS)?;
+        let mut queue = transaction.open_table(QUEUE)?;
+        let mut sent = transaction.open_table(SENT)?;
+        let mut retained = transaction.open_table(RETAINED)?;
         for change in changes {
             match change {
                 Change::Session(session) => {
@@ -133,6 +142,9 @@ fn commit(database: &redb::Database, changes: &[Change], age_ms: u64) -> Result<
                     sessions.remove(session)?;
                     let of_session = (*session, "")..(session.saturating_add(1), "");
                     subscriptions.retain_in(of_session, |_, _| false)?;
+                    let of_session = (*session, 0)..(session.saturating_add(1), 0);
+                    queue.retain_in(of_session.clone(), |_, _| false)?;
+                    sent.retain_in(of_session, |_, _| false)?;
                 }
                 Change::Subscribe {
                     session,
@@ -144,6 +156,38 @@ fn commit(database: &redb::Database, changes: &[Change], age_ms: u64) -> Result<
                 }
                 Change::Unsubscribe { session, filter } => {
                     subscriptions.remove((*session, filter.as_str()))?;
+                }
+                Change::Retain(message) => {
+                    let topic = message.topic.as_str();
+                    if message.payload.is_empty() {
+                        retained.remove(topic)?;
+                    } else {
+                        let record = MessageRecord::from(&**message).encode_to_vec();
+                        retained.insert(topic, record.as_slice())?;
+                    }
+                }
+                Change::Queue { session, delivery } => {
+                    let record = DeliveryRecord::from(delivery).encode_to_vec();
+                    queue.insert((*session, delivery.position), record.as_slice())?;
+                }
+                Change::Sent {
+                    session,
+                    position,
+                    packet_id,
+                } => {
+                    sent.insert((*session, *position), (*packet_id, false))?;
+                }
+                Change::Received {
+                    session,
+                    position,
+                    packet_id,
+                } => {
+                    queue.remove((*session, *position))?;
+                    sent.insert((*session, *position), (*packet_id, true))?;
+                }
+                Change::Done { session, position } => {
+                    queue.remove((*session, *position))?;
+                    sent.remove((*session, *position))?;
                 }
             }
         }
@@ -196,6 +240,8 @@ fn load(database: &redb::Database) -> Result<Restored, redb::Error> {
         let found = Found {
             session,
             filters: BTreeMap::new(),
+            inflight: VecDeque::new(),
+            queue: VecDeque::new(),
         };
         sessions.insert(key.value(), found);
     }
@@ -207,8 +253,49 @@ fn load(database: &redb::Database) -> Result<Restored, redb::Error> {
             found.filters.insert(filter.to_owned(), subscribed);
         }
     }
+    let sent = transaction.open_table(SENT)?;
+    for row in transaction.open_table(QUEUE)?.iter()? {
+        let (key, value) = row?;
+        let (session, position) = key.value();
+        let Some(found) = sessions.get_mut(&session) else {
+            continue;
+        };
+        let delivery = DeliveryRecord::read(value.value())?.into_delivery(position)?;
+        match sent.get((session, position))?.map(|sent| sent.value()) {
+            Some((packet_id, _)) => found.inflight.push_back(Inflight {
+                packet_id,
+                position,
+                stage: Stage::Published(delivery),
+            }),
+            None => found.queue.push_back(delivery),
+        }
+    }
+    for row in sent.iter()? {
+        let (key, value) = row?;
+        let (session, position) = key.value();
+        if let ((packet_id, true), Some(found)) = (value.value(), sessions.get_mut(&session)) {
+            found.inflight.push_back(Inflight {
+                packet_id,
+                position,
+                stage: Stage::Released,
+            });
+        }
+    }
+    for found in sessions.values_mut() {
+        // Positions were given in the order of sending.
+        found
+            .inflight
+            .make_contiguous()
+            .sort_by_key(|inflight| inflight.position);
+    }
+    let mut retained = Vec::new();
+    for row in transaction.open_table(RETAINED)?.iter()? {
+        let (_topic, value) = row?;
+        retained.push(MessageRecord::read(value.value())?.into_message()?);
+    }
     Ok(Restored {
         sessions: sessions.into_values().collect(),
+        retained,
         ..Restored::default()
     })
 }
@@ -217,6 +304,9 @@ fn commit_tables(database: &redb::Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(SESSIONS)?;
     transaction.open_table(SUBSCRIPTIONS)?;
+    transaction.open_table(QUEUE)?;
+    transaction.open_table(SENT)?;
+    transaction.open_table(RETAINED)?;
     transaction.commit()?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod wire;
 
 mod exchanges;
+mod messages;
 mod sessions;
 
 use std::path::Path;
