@@ -8,7 +8,6 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::CALL_TIMEOUT;
@@ -108,7 +107,7 @@ impl Cluster {
     /// wrote: there, each of them also leaves a marker in every partition.
     pub async fn count_records(&self, topics: Vec<String>) -> Result<BTreeMap<String, u64>, KafkaFault> {
         self.blocking("count records", move |config| {
-            let consumer: BaseConsumer = config.create()?;
+            let consumer = reader(config)?;
             let mut counts = BTreeMap::new();
             for topic in topics {
                 let ranges = offsets(&consumer, &topic)?;

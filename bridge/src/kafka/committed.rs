@@ -3,13 +3,12 @@
 //!
 //! A topic, and not the offsets of a consumer group: brokers forget those after seven days without a member.
 
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 
 use super::cluster::Cluster;
 use super::fault::KafkaFault;
-use super::reading::{offsets, read, reader};
+use super::reading::{Reader, offsets, read, reader};
 
 /// Compaction spares the segment in use, so segments are small.
 const SETTINGS: &[(&str, &str)] = &[("cleanup.policy", "compact"), ("segment.bytes", "8388608")];
@@ -50,7 +49,7 @@ impl Cluster {
 }
 
 /// Partition, first and next offset.
-fn only_partition(consumer: &BaseConsumer, topic: &str) -> Result<(i32, i64, i64), KafkaError> {
+fn only_partition(consumer: &Reader, topic: &str) -> Result<(i32, i64, i64), KafkaError> {
     match *offsets(consumer, topic)?.as_slice() {
         [only] => Ok(only),
         [] => Err(KafkaError::MetadataFetch(

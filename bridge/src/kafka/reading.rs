@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -11,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::CALL_TIMEOUT;
 
 /// Partition, first and next offset of a topic.
-pub(super) fn offsets(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i32, i64, i64)>, KafkaError> {
+pub(super) fn offsets(consumer: &Reader, topic: &str) -> Result<Vec<(i32, i64, i64)>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
     let partitions = metadata
         .topics()
@@ -26,8 +27,25 @@ pub(super) fn offsets(consumer: &BaseConsumer, topic: &str) -> Result<Vec<(i32, 
         .collect()
 }
 
+/// For consumers that read once: what goes wrong is in the calls' results, and a partition's end is nothing wrong.
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+pub(super) type Reader = BaseConsumer<Quiet>;
+
 /// A consumer that joins no group and is told where a partition ends.
-pub(super) fn reader(mut config: ClientConfig) -> Result<BaseConsumer, KafkaError> {
+pub(super) fn reader(mut config: ClientConfig) -> Result<Reader, KafkaError> {
     config
         .set("group.id", "shopfloor-reader")
         .set("enable.auto.commit", "false")
@@ -35,12 +53,12 @@ pub(super) fn reader(mut config: ClientConfig) -> Result<BaseConsumer, KafkaErro
         // A partition may end in commit markers, which are no messages.
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "10");
-    config.create()
+    config.create_with_context(Quiet)
 }
 
 /// Shows every record of the topic's partitions, each from its first offset to before its last.
 pub(super) fn read(
-    consumer: &BaseConsumer,
+    consumer: &Reader,
     topic: &str,
     ranges: impl IntoIterator<Item = (i32, i64, i64)>,
     mut show: impl FnMut(&BorrowedMessage<'_>),
