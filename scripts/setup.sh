@@ -14,6 +14,8 @@ cd "$(dirname "$0")/.."
 
 what=${1:?usage: scripts/setup.sh run|up|test}
 venv=.run/venv
+# Its own: half a hundred packages that the clients of the other one must not meet.
+schemathesis=.run/schemathesis
 missing=()
 
 need() { # package, and the command that succeeds when it is there
@@ -26,8 +28,9 @@ has_haproxy() { command -v haproxy || [ -x /usr/sbin/haproxy ]; }
 has_java() { java -version 2>&1 | grep -Eq 'version "(1[7-9]|[2-9][0-9])'; }
 has_jars() { cmp -s scripts/kafka/pom.xml .run/kafka/lib/pom.xml; }
 has_venv() { cmp -s tests/python/requirements.txt "$venv/requirements.txt"; }
+has_schemathesis() { cmp -s tests/python/schemathesis.txt "$schemathesis/requirements.txt"; }
 has_maven() { has_jars || command -v mvn; }
-has_venv_module() { has_venv || python3 -c 'import ensurepip, venv'; }
+has_venv_module() { { has_venv && has_schemathesis; } || python3 -c 'import ensurepip, venv'; }
 
 find_missing() {
     missing=()
@@ -110,6 +113,15 @@ python() {
     cp tests/python/requirements.txt "$venv/requirements.txt"
 }
 
+schemathesis() {
+    if has_schemathesis; then return; fi
+    echo "setup: making $schemathesis"
+    rm -rf "$schemathesis"
+    python3 -m venv "$schemathesis"
+    "$schemathesis/bin/pip" install --quiet --requirement tests/python/schemathesis.txt
+    cp tests/python/schemathesis.txt "$schemathesis/requirements.txt"
+}
+
 if ! command -v cargo >/dev/null; then
     echo "setup: cargo is not installed: https://rustup.rs says how" >&2
     exit 1
@@ -117,4 +129,7 @@ fi
 case $what in run | up | test) ;; *) echo "usage: scripts/setup.sh run|up|test" >&2 && exit 2 ;; esac
 packages
 if [ "$what" != run ]; then kafka; fi
-if [ "$what" = test ]; then python; fi
+if [ "$what" = test ]; then
+    python
+    schemathesis
+fi

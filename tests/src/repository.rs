@@ -47,6 +47,17 @@ pub fn python() -> PathBuf {
     python
 }
 
+/// The program that tests the API against its OpenAPI document.
+pub fn schemathesis() -> PathBuf {
+    let program = root().join(".run/schemathesis/bin/schemathesis");
+    assert!(
+        program.is_file(),
+        "{} is missing: run `scripts/setup.sh test`, as `make test` does",
+        program.display()
+    );
+    program
+}
+
 /// A script of `tests/python`.
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name)
