@@ -93,7 +93,8 @@ impl Front {
         let deadline = Duration::from_millis(hub.config.drain_timeout_ms) + Duration::from_secs(10);
         let drained = drain(&hub.tasks, deadline).await;
         if let Some(persistence) = &hub.persistence {
-            persistence.close().await;
+            // A disk that does not answer does not keep the process.
+            let _in_time = tokio::time::timeout(deadline, persistence.close()).await;
         }
         drained
     }

@@ -17,6 +17,8 @@
 
 mod records;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -120,6 +122,8 @@ pub enum PersistenceError {
     Create { dir: PathBuf, source: std::io::Error },
     #[error("{}: another process uses these sessions; stop it or give this gateway a directory of its own", .path.display())]
     Locked { path: PathBuf },
+    #[error("cannot use {}", .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
     #[error(
         "{}: sessions and retained messages cannot be read; restore the file, or move it away to begin without them \
          (messages in the spool do not depend on it)",
@@ -203,6 +207,10 @@ impl Persistence {
     /// Opens or creates the database in `dir` and reads it. Blocks.
     pub(crate) fn open(dir: &Path, config: &PersistenceConfig) -> Result<(Self, Restored), PersistenceError> {
         let (database, restored, base_ms) = Database::open(dir, config)?;
+        Ok((Self::start(database, base_ms)?, restored))
+    }
+
+    fn start(database: Database, base_ms: u64) -> Result<Self, PersistenceError> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -216,12 +224,11 @@ impl Persistence {
             .name("mqtt-sessions".to_owned())
             .spawn(move || writer::run(&writing, database, clock))
             .map_err(PersistenceError::Thread)?;
-        let this = Self {
+        Ok(Self {
             shared,
             clock,
             writer: Some(writer),
-        };
-        Ok((this, restored))
+        })
     }
 
     /// Hands a change over, behind all earlier ones. Never waits.

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
@@ -35,11 +36,13 @@ const FORMAT: &str = "format";
 const AGE_MS: &str = "age_ms";
 const WALL_MS: &str = "wall_ms";
 
+/// Opens the database, at the start and after each error.
+type Opener = Box<dyn Fn() -> Result<redb::Database, redb::Error> + Send>;
+
 /// The open database.
-#[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
-    cache_bytes: usize,
+    opener: Opener,
     /// `None` after an error, until it could be opened again.
     open: Option<redb::Database>,
 }
@@ -63,15 +66,32 @@ impl Database {
             source,
         })?;
         let path = dir.join(FILE);
-        let unreadable = |source: redb::Error| PersistenceError::Unreadable {
-            path: path.clone(),
-            source: Box::new(source),
+        let (file, cache_bytes) = (path.clone(), config.cache_bytes);
+        let opener = move || {
+            let mut builder = redb::Database::builder();
+            builder.set_cache_size(cache_bytes);
+            Ok(builder.create(&file)?)
         };
-        let database = open(&path, config.cache_bytes).map_err(|error| match error {
+        Self::open_with(path, Box::new(opener))
+    }
+
+    pub(super) fn open_with(
+        path: PathBuf,
+        opener: Opener,
+    ) -> Result<(Self, Restored, u64), PersistenceError> {
+        let failed = |error: redb::Error| match error {
             redb::Error::DatabaseAlreadyOpen => PersistenceError::Locked { path: path.clone() },
-            other => unreadable(other),
-        })?;
-        let meta = meta(&database).map_err(unreadable)?;
+            redb::Error::Io(source) if source.kind() != ErrorKind::InvalidData => PersistenceError::Io {
+                path: path.clone(),
+                source,
+            },
+            other => PersistenceError::Unreadable {
+                path: path.clone(),
+                source: Box::new(other),
+            },
+        };
+        let database = opener().map_err(failed)?;
+        let meta = meta(&database).map_err(failed)?;
         if let Some(found) = meta.format.filter(|found| *found != FORMAT_VERSION) {
             return Err(PersistenceError::Version {
                 path: path.clone(),
@@ -81,11 +101,11 @@ impl Database {
         }
         let restored = Restored {
             last_ms: meta.age_ms,
-            ..load(&database).map_err(unreadable)?
+            ..load(&database).map_err(failed)?
         };
         let this = Self {
             path: path.clone(),
-            cache_bytes: config.cache_bytes,
+            opener,
             open: Some(database),
         };
         Ok((this, restored, meta.age_ms(now_ms())))
@@ -95,14 +115,14 @@ impl Database {
     pub(super) fn reopen(&mut self) {
         // The file's lock goes with the old one.
         self.open = None;
-        self.open = open(&self.path, self.cache_bytes).ok();
+        self.open = (self.opener)().ok();
     }
 
     /// Commits all of `changes`, or nothing. Repeating it is harmless.
     pub(super) fn commit(&mut self, changes: &[Change], age_ms: u64) -> Result<(), CommitError> {
         let committed = match &self.open {
             Some(database) => commit(database, changes, age_ms),
-            None => open(&self.path, self.cache_bytes).and_then(|database| {
+            None => (self.opener)().and_then(|database| {
                 let database = self.open.insert(database);
                 commit(database, changes, age_ms)
             }),
@@ -112,12 +132,6 @@ impl Database {
             source: Box::new(source),
         })
     }
-}
-
-fn open(path: &Path, cache_bytes: usize) -> Result<redb::Database, redb::Error> {
-    let mut builder = redb::Database::builder();
-    builder.set_cache_size(cache_bytes);
-    Ok(builder.create(path)?)
 }
 
 fn commit(database: &redb::Database, changes: &[Change], age_ms: u64) -> Result<(), redb::Error> {
@@ -197,15 +211,15 @@ fn commit(database: &redb::Database, changes: &[Change], age_ms: u64) -> Result<
 }
 
 #[derive(Debug, Default)]
-struct Meta {
-    format: Option<u64>,
-    age_ms: u64,
-    wall_ms: u64,
+pub(super) struct Meta {
+    pub(super) format: Option<u64>,
+    pub(super) age_ms: u64,
+    pub(super) wall_ms: u64,
 }
 
 impl Meta {
     /// The age now. Time between two processes goes by the wall clock, but never backwards.
-    fn age_ms(&self, now_ms: i64) -> u64 {
+    pub(super) fn age_ms(&self, now_ms: i64) -> u64 {
         if self.format.is_none() {
             return 0;
         }
