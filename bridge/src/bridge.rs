@@ -104,7 +104,7 @@ impl Bridge {
             exchanges.clone(),
             api.is_some(),
         ));
-        let last_resort = LastResort::new(data_dir.join("dead-letters"), gateway);
+        let last_resort = LastResort::new(data_dir, gateway);
         let gateway = gateway.to_owned();
         let shared = Shared {
             config,

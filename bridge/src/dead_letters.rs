@@ -3,17 +3,29 @@
 //! A dead letter goes to the dead-letter topic: the payload as the machine sent it, why and whence in headers. When
 //! Kafka refuses even that, it stays in a spool of its own on disk (`dead-letters/` in the data directory), which
 //! nothing empties by itself.
+//!
+//! Layout: this file is the way in, `last_resort` the spool on disk. For whoever looks after them: [`letter`] is one of
+//! them as it is read back, [`desk`] reads topic and disk, [`settled`] knows what is done with, [`plan`] where a letter
+//! would go now, [`replay`] sends letters there.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+pub mod desk;
+mod last_resort;
+pub mod letter;
+pub mod plan;
+pub mod replay;
+pub mod settled;
+
+pub(crate) use last_resort::LastResort;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::oneshot;
 
 use crate::contract::timestamp::production_time;
 use crate::record::{Destination, Envelope, Letter, RefusedBy};
-use crate::spool::{Entry, Spool, SpoolConfig, SpoolError, Stored};
+use crate::spool::{Entry, Stored};
 use crate::tap::record_id_text;
+
+/// In a gateway's data directory: dead letters that Kafka refused.
+const DIRECTORY: &str = "dead-letters";
 
 /// Header names of records.
 pub mod header {
@@ -40,6 +52,12 @@ pub mod header {
     pub const RECEIVED: &str = "received";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
+    /// Of a mark, which is no letter: what was done with one: `begun` and `replayed` or `refused`, or `dropped`.
+    pub const SETTLED: &str = "settled";
+    /// Of a mark: when, written as [`RECEIVED`] is.
+    pub const SETTLED_AT: &str = "settled-at";
+    /// Of a mark: where the letter lies.
+    pub const LETTER: &str = "letter";
 }
 
 type Headers = Vec<(&'static str, Bytes)>;
@@ -125,70 +143,6 @@ pub(crate) fn as_dead_letter(
     Entry {
         meta: meta.freeze(),
         payload: stored.payload.clone(),
-    }
-}
-
-/// The spool of last resort; made when it is first needed.
-#[derive(Debug, Clone)]
-pub(crate) struct LastResort {
-    dir: PathBuf,
-    gateway: String,
-    spool: Arc<Mutex<Option<Spool>>>,
-}
-
-impl LastResort {
-    pub(crate) fn new(dir: PathBuf, gateway: &str) -> Self {
-        Self {
-            dir,
-            gateway: gateway.to_owned(),
-            spool: Arc::default(),
-        }
-    }
-
-    /// Resolves when the entry is on disk.
-    pub(crate) async fn keep(&self, entry: Entry) -> Result<(), SpoolError> {
-        let spool = self.open().await?;
-        let mut entries = vec![entry];
-        loop {
-            let (sender, done) = oneshot::channel();
-            let report = Box::new(move |result: Result<_, SpoolError>| drop(sender.send(result.map(|_| ()))));
-            match spool.append(entries, report) {
-                Ok(()) => return done.await.unwrap_or(Err(SpoolError::Closed)),
-                Err(crate::spool::Refused::Busy(back, _)) => {
-                    entries = back;
-                    spool.room().await;
-                }
-                Err(_) => return Err(SpoolError::Closed),
-            }
-        }
-    }
-
-    async fn open(&self) -> Result<Spool, SpoolError> {
-        let this = self.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            let mut slot = this.spool.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(spool) = slot.as_ref() {
-                return Ok(spool.clone());
-            }
-            let config = SpoolConfig {
-                segment_max_bytes: 8 * 1024 * 1024,
-                hot_max_bytes: 0,
-                ..SpoolConfig::default()
-            };
-            let spool = Spool::open(&this.dir, &this.gateway, config)?;
-            // Nobody moves it: everything stays.
-            spool.cursor("replay")?;
-            Ok(slot.insert(spool).clone())
-        });
-        opened.await.unwrap_or(Err(SpoolError::Closed))
-    }
-
-    pub(crate) async fn close(&self) -> Result<(), SpoolError> {
-        let spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match spool {
-            Some(spool) => spool.close().await,
-            None => Ok(()),
-        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The subcommands.
 //!
 //! Layout: [`settings`] reads the configuration for all of them; then one file each: [`gateway`], [`api`], [`up`]
-//! (everything at once, for a first look and for `make run`), [`simulate`], [`check`], [`spool`]. [`output`] and
+//! (everything at once, for a first look and for `make run`), [`simulate`], [`check`], [`spool`], [`dlq`]. [`output`] and
 //! [`plain`] are for those that print what machines sent.
 
 mod api;
 mod check;
+mod dlq;
 mod gateway;
 mod output;
 mod plain;
@@ -41,6 +42,8 @@ enum Command {
     Check(check::Args),
     /// Look at what a gateway has on disk, whether it runs or not.
     Spool(spool::Args),
+    /// List, show, replay and drop the dead letters.
+    Dlq(dlq::Args),
 }
 
 /// One line for the person at the terminal; logs go to standard error.
@@ -54,6 +57,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Check(args) => return Ok(check::run(args)),
         Command::Spool(args) => return Ok(spool::run(args)),
+        Command::Dlq(args) => return Ok(dlq::run(args)),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,6 +74,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => Ok(check::run(&args)),
             Command::Spool(args) => Ok(spool::run(&args)),
+            Command::Dlq(args) => Ok(dlq::run(&args)),
         }
     });
     if leaves_calls_behind {

@@ -76,6 +76,10 @@ pub(crate) fn plain_json(value: &serde_json::Value) -> String {
     out
 }
 
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

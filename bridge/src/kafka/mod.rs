@@ -7,7 +7,7 @@
 //! - [`record`]: a record on its way, and what became of it.
 //! - [`producer`]: records in, confirmations out; [`zero_copy`] hands payloads over where they lie.
 //! - [`transaction`]: a producer's transactions; [`committed`]: the cursor that Kafka keeps.
-//! - [`reading`]: topics read back.
+//! - [`reading`]: topics read back; [`letters`]: the dead-letter topic, as a stream.
 //! - [`fault`]: a call that failed.
 //!
 //! The producer is idempotent and waits for all replicas; librdkafka retries whatever can be retried for ever, in
@@ -20,6 +20,7 @@ mod embedded;
 mod fault;
 #[cfg(test)]
 mod faults;
+mod letters;
 mod producer;
 mod reading;
 mod record;

@@ -2,21 +2,19 @@
 //!
 //! A batch is repeated until the API answers it; the API knows each record by its id, so a repetition changes
 //! nothing there. What it refuses is split until the bad record stands alone, which becomes a dead letter.
+//! [`client`] does one exchange.
+
+pub(crate) mod client;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use prost::Message;
-use shopfloor_proto::v1::{TelemetryBatch, TelemetryBatchRefused, TelemetryBatchResult, TelemetryRecord};
+use shopfloor_proto::v1::{TelemetryBatch, TelemetryRecord};
 use tokio_util::sync::CancellationToken;
 
+use self::client::{Answer, ApiClient, Refusal};
 use super::Progress;
 use super::backoff::Backoff;
 use crate::config::ApiSinkConfig;
@@ -26,8 +24,6 @@ use crate::metrics;
 use crate::record::{Envelope, RefusedBy};
 use crate::spool::{Entry, ReadError, Refused, Spool, SpoolError, Stored};
 
-/// Longest answer that is read.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Longest pause that a `Retry-After` can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// How long a dead letter waits for room in the spool. The room may depend on this very sink.
@@ -41,32 +37,13 @@ pub(crate) struct ApiSink {
     config: ApiSinkConfig,
     gateway: String,
     last_resort: LastResort,
-    client: Client<HttpConnector, Full<Bytes>>,
-    uri: http::Uri,
-    authorization: Option<HeaderValue>,
+    client: ApiClient,
 }
 
 /// A record that the API is to have, with what it came from.
 struct Pending {
     stored: Stored,
     record: TelemetryRecord,
-}
-
-/// What the API said to one batch.
-enum Answer {
-    Stored,
-    Refused(Refusal),
-    Later {
-        why: String,
-        retry_after: Option<Duration>,
-    },
-}
-
-/// It will never take the batch as it is.
-struct Refusal {
-    reason: String,
-    /// The record that causes it, where the API names one.
-    record: Option<usize>,
 }
 
 /// The sink was told to stop with a batch in hand.
@@ -81,28 +58,12 @@ impl ApiSink {
         gateway: String,
         last_resort: LastResort,
     ) -> Result<Self, String> {
-        let base = config.url.as_deref().unwrap_or_default().trim_end_matches('/');
-        let uri = format!("{base}{}", shopfloor_proto::INGEST_PATH);
-        let uri = uri
-            .parse()
-            .map_err(|error| format!("{base:?} is not a base URL: {error}"))?;
-        let authorization = config.token.as_ref().map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-                .map_err(|_| "the token holds a character that an HTTP header cannot carry".to_owned())?;
-            value.set_sensitive(true);
-            Ok::<_, String>(value)
-        });
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_millis(config.timeout_ms.into())));
         Ok(Self {
             spool,
             progress,
             gateway,
             last_resort,
-            client: Client::builder(TokioExecutor::new()).build(connector),
-            uri,
-            authorization: authorization.transpose()?,
+            client: ApiClient::new(&config)?,
             config,
         })
     }
@@ -202,11 +163,11 @@ impl ApiSink {
             let answer = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(Stopped),
-                answer = self.post(body.clone()) => answer,
+                answer = self.client.post(body.clone()) => answer,
             };
             metrics::api_batch(begin.elapsed().as_secs_f64());
             let (why, retry_after) = match answer {
-                Answer::Stored => {
+                Answer::Stored(_) => {
                     self.progress.flows();
                     return Ok(None);
                 }
@@ -240,41 +201,6 @@ impl ApiSink {
             pending.record = record;
         }
         body
-    }
-
-    async fn post(&self, body: Bytes) -> Answer {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        request.headers_mut().insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static(shopfloor_proto::CONTENT_TYPE),
-        );
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
-        }
-        let later = |why: String| Answer::Later {
-            why,
-            retry_after: None,
-        };
-        let exchange = async {
-            let response = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| describe(&error))?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES)
-                .collect()
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok::<_, String>((head, body.to_bytes()))
-        };
-        match tokio::time::timeout(Duration::from_millis(self.config.timeout_ms.into()), exchange).await {
-            Err(_elapsed) => later(format!("no answer within {} ms", self.config.timeout_ms)),
-            Ok(Err(why)) => later(why),
-            Ok(Ok((head, body))) => interpret(head.status, &head.headers, &body),
-        }
     }
 
     /// Puts the record back into the spool, as a dead letter on its way to Kafka's dead-letter topic.
@@ -343,49 +269,6 @@ fn split(mut part: Vec<Pending>, blamed: Option<usize>, parts: &mut Vec<Vec<Pend
             parts.extend([second, part]);
         }
     }
-}
-
-fn interpret(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
-    match status {
-        StatusCode::OK => match TelemetryBatchResult::decode(body) {
-            Ok(_) => Answer::Stored,
-            Err(error) => Answer::Later {
-                why: format!("its answer cannot be read: {error}"),
-                retry_after: None,
-            },
-        },
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PAYLOAD_TOO_LARGE => {
-            let refused = TelemetryBatchRefused::decode(body).unwrap_or_default();
-            let said = if refused.reason.is_empty() {
-                status.to_string()
-            } else {
-                refused.reason
-            };
-            Answer::Refused(Refusal {
-                reason: format!("the production API refuses the record: {said}"),
-                record: refused.record_index.and_then(|index| usize::try_from(index).ok()),
-            })
-        }
-        other => Answer::Later {
-            why: format!("it answers {other}"),
-            retry_after: headers
-                .get(RETRY_AFTER)
-                .and_then(|value| value.to_str().ok())
-                .and_then(|value| value.trim().parse().ok())
-                .map(Duration::from_secs),
-        },
-    }
-}
-
-/// The innermost cause says what happened; hyper's own text only where.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = cause.to_string();
-        source = cause.source();
-    }
-    text
 }
 
 async fn append(spool: &Spool, entry: Entry) -> Result<(), SpoolError> {

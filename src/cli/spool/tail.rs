@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Where;
 use crate::cli::output::Output;
-use crate::cli::plain::{MAX_FIELD_CHARS, plain, plain_bytes, plain_json};
+use crate::cli::plain::{MAX_FIELD_CHARS, hex, plain, plain_bytes, plain_json};
 
 const DEFAULT_RECORDS: u64 = 10;
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
@@ -186,8 +186,4 @@ fn as_json(stored: &Stored) -> Value {
         };
     }
     value
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
 
-use http::Response;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use shopfloor_proto::v1::telemetry_record::Body;
+use shopfloor_proto::v1::{TelemetryBatchRefused, TelemetryBatchResult};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -111,7 +115,7 @@ fn sink(dir: &Path, config: ApiSinkConfig) -> (Spool, Arc<Progress>, ApiSink) {
     };
     let spool = Spool::open(&dir.join("spool"), "gw-1", limits).unwrap();
     let progress = Arc::new(Progress::new("api", spool.cursor("api").unwrap()));
-    let last_resort = LastResort::new(dir.join("dead-letters"), "gw-1");
+    let last_resort = LastResort::new(dir, "gw-1");
     let sink = ApiSink::new(
         spool.clone(),
         progress.clone(),

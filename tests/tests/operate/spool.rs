@@ -1,4 +1,4 @@
-//! The commands of an operator at 3 a.m., on a gateway that runs, that was killed, that was damaged.
+//! What a gateway has on disk: while it runs, after a kill, after damage.
 
 use std::fs;
 use std::path::Path;
@@ -7,65 +7,11 @@ use std::time::Duration;
 use serde_json::Value;
 use shopfloor::parts::Backend;
 use shopfloor_tests::operator::shopfloor;
-use shopfloor_tests::python::Paho;
-use shopfloor_tests::server::Server;
 use shopfloor_tests::wait;
 
+use crate::gateway::{publish, start, unit};
+
 const WITHIN: Duration = Duration::from_secs(30);
-
-/// A gateway that devices reach without HAProxy.
-fn gateway(dir: &Path, at: Backend, bridge: &str) -> Server {
-    let config = format!(
-        r#"
-[gateway]
-id = "line-1"
-data_dir = "{data}"
-
-[mqtt]
-max_packet_bytes = 65536
-
-[mqtt.auth]
-allow_anonymous = true
-
-[[mqtt.listeners]]
-listen = "{listen}"
-
-[admin]
-listen = "{admin}"
-
-# A look at a live spool reads three commits behind the newest record, which an unoptimised build does slowly.
-[bridge.spool]
-segment_max_bytes = 1048576
-commit_max_bytes = 131072
-
-{bridge}
-"#,
-        data = dir.join("data").display(),
-        listen = at.address,
-        admin = at.admin(),
-    );
-    let mut server = Server::spawn("gateway", dir, &config, at.admin());
-    server.wait_ready();
-    server
-}
-
-fn publish(at: Backend, client_id: &str, topic: &str, payloads: &[String]) {
-    let acknowledged = Paho {
-        broker: at.address,
-        version: "311",
-        qos: 1,
-        client_id,
-        topic,
-    }
-    .publish(payloads);
-    assert_eq!(acknowledged.len(), payloads.len());
-}
-
-fn unit(machine: u32, order: u32) -> String {
-    format!(
-        r#"{{"timeOfProduction":"2023-12-10T00:00:00.000Z","order":{order},"var5":false,"machineId":{machine},"partId":4}}"#
-    )
-}
 
 fn sink<'a>(status: &'a Value, name: &str) -> &'a Value {
     let sinks = status["sinks"].as_array().unwrap();
@@ -79,7 +25,7 @@ fn what_waits_on_disk_is_seen_on_a_live_gateway_after_a_kill_and_after_damage() 
     // Nobody listens there.
     let nobody = Backend::on_free_ports().unwrap().address;
     let kafka = format!("[bridge.kafka]\nbootstrap_servers = \"{nobody}\"\n");
-    let mut gateway = gateway(dir.path(), at, &kafka);
+    let mut gateway = start(dir.path(), at, &kafka);
     let units: Vec<String> = (1..=200).map(|order| unit(7, order)).collect();
     publish(at, "press-7", "supply-chain", &units);
     publish(
@@ -216,7 +162,7 @@ fn a_tail_that_follows_shows_what_comes() {
     let at = Backend::on_free_ports().unwrap();
     let nobody = Backend::on_free_ports().unwrap().address;
     let kafka = format!("[bridge.kafka]\nbootstrap_servers = \"{nobody}\"\n");
-    let _gateway = gateway(dir.path(), at, &kafka);
+    let _gateway = start(dir.path(), at, &kafka);
     publish(at, "press-7", "supply-chain", &[unit(7, 1)]);
     let mut tail = Command::new(shopfloor_tests::repository::binary())
         .env_remove("SHOPFLOOR_REQUIRE_REAL")
