@@ -103,6 +103,8 @@ fn measure(criterion: &mut Criterion, store: &str, tap: Arc<dyn Tap>) {
     let runtime = Runtime::new().expect("a runtime");
     let mut config = BrokerConfig {
         listeners: vec![ListenerConfig::new(([127, 0, 0, 1], 0).into())],
+        max_packets_per_s: 0,
+        max_bytes_per_s: 0,
         ..BrokerConfig::default()
     };
     config.auth.allow_anonymous = true;

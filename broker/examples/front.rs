@@ -37,6 +37,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             allow_anonymous: true,
             ..AuthConfig::default()
         },
+        // It is there to be measured.
+        max_packets_per_s: 0,
+        max_bytes_per_s: 0,
         ..BrokerConfig::default()
     };
     let front = Front::new(config, Arc::new(Nowhere), shutdown::on_signal()?);

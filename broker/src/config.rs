@@ -31,6 +31,10 @@ pub struct BrokerConfig {
     pub max_topic_levels: usize,
     /// Payload and topic bytes of one connection that wait for their receipts, before its socket is left unread.
     pub max_unacknowledged_bytes: usize,
+    /// Packets that one client may send in a second; over it its socket is left unread for a while. 0 is no limit.
+    pub max_packets_per_s: u32,
+    /// The same for bytes.
+    pub max_bytes_per_s: u32,
     /// QoS 1 and 2 publishes that an MQTT 5 client may have unacknowledged.
     pub receive_maximum: u16,
     /// Topic aliases that an MQTT 5 client may set, and that are set towards one.
@@ -104,6 +108,8 @@ impl Default for BrokerConfig {
             max_topic_bytes: 1024,
             max_topic_levels: 32,
             max_unacknowledged_bytes: 1024 * 1024,
+            max_packets_per_s: 100_000,
+            max_bytes_per_s: 64 * 1024 * 1024,
             receive_maximum: 1024,
             topic_alias_maximum: 32,
             max_keep_alive_s: 60,
@@ -223,7 +229,11 @@ impl BrokerConfig {
         self.retained.problems(&format!("{at}.retained"), out);
         self.persistence.problems(&format!("{at}.persistence"), out);
         self.fanout.problems(&format!("{at}.fanout"), out);
-        self.auth.problems(&format!("{at}.auth"), out);
+        let certificates = self
+            .listeners
+            .iter()
+            .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
+        self.auth.problems(certificates, &format!("{at}.auth"), out);
         self.acl.problems(&format!("{at}.acl"), out);
     }
 }

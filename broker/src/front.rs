@@ -54,7 +54,12 @@ impl Front {
     /// Binds the configured listeners and reads the files that the configuration names, so that addresses are known
     /// and errors seen before serving.
     pub async fn bind(&self) -> io::Result<Vec<Listener>> {
-        self.hub.acl.load().map_err(io::Error::other)?;
+        let hub = Arc::clone(&self.hub);
+        let loaded = tokio::task::spawn_blocking(move || hub.auth.load().and_then(|()| hub.acl.load()));
+        loaded
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
         // A message is one packet with most clients, and a batch of small ones with some.
         let websocket = WebSocketConfig {
             protocol: "mqtt",
@@ -73,6 +78,10 @@ impl Front {
     pub async fn serve(&self, listeners: Vec<Listener>) -> bool {
         let hub = &self.hub;
         tokio::spawn(reload::watch(Arc::clone(&hub.acl), hub.stop.clone()));
+        tokio::spawn(reload::watch(Arc::clone(&hub.auth.passwords), hub.stop.clone()));
+        if let Some(tokens) = hub.auth.tokens() {
+            tokio::spawn(tokens.clone().keep_fresh(hub.stop.clone()));
+        }
         for listener in listeners {
             let front = self.clone();
             let accepting = listener.serve(hub.stop.clone(), hub.tasks.clone(), move |accepted: Accepted| {

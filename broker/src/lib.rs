@@ -35,6 +35,7 @@ mod subscriptions;
 pub mod tap;
 mod topics;
 
+pub use auth::password_file;
 pub use config::BrokerConfig;
 pub use front::Front;
 pub use persistence::PersistenceError;

@@ -13,6 +13,7 @@ const REFUSED_TOTAL: &str = "shopfloor_mqtt_connects_refused_total";
 const CLOSED_TOTAL: &str = "shopfloor_mqtt_connections_closed_total";
 const STALLED_TOTAL: &str = "shopfloor_mqtt_store_busy_total";
 const PUBLISHES_REFUSED_TOTAL: &str = "shopfloor_mqtt_publishes_refused_total";
+const THROTTLED_TOTAL: &str = "shopfloor_mqtt_reads_throttled_total";
 const SUBSCRIBES_REFUSED_TOTAL: &str = "shopfloor_mqtt_subscribes_refused_total";
 const RETAINED: &str = "shopfloor_mqtt_retained_messages";
 const PERSISTENCE_FAILURES_TOTAL: &str = "shopfloor_mqtt_persistence_failures_total";
@@ -54,6 +55,10 @@ pub fn describe() {
     describe_counter!(
         PUBLISHES_REFUSED_TOTAL,
         "Messages from clients that were not taken, by reason."
+    );
+    describe_counter!(
+        THROTTLED_TOTAL,
+        "Times that a client sent too fast and was not read for a while, by reason."
     );
     describe_counter!(
         SUBSCRIBES_REFUSED_TOTAL,
@@ -119,6 +124,10 @@ pub(crate) fn refused(reason: &'static str) {
 
 pub(crate) fn publish_refused(reason: &'static str) {
     counter!(PUBLISHES_REFUSED_TOTAL, "reason" => reason).increment(1);
+}
+
+pub(crate) fn throttled(reason: &'static str) {
+    counter!(THROTTLED_TOTAL, "reason" => reason).increment(1);
 }
 
 pub(crate) fn subscribe_refused(reason: &'static str) {

@@ -453,3 +453,49 @@ async fn the_reason_arrives_although_the_client_was_still_sending() {
     assert_eq!(device.packet().await[2], 0x95);
     device.expect_end().await;
 }
+
+#[tokio::test]
+async fn a_panic_ends_its_connection_alone_and_frees_its_session() {
+    let store = Store::new(Mode::AtOnce);
+    let server = serve(store.clone()).await;
+    let mut bystander = server.v311("bystander").await;
+    let (mut old, mut new) = (server.v311("old").await, server.v5("new").await);
+    store.set_mode(Mode::Panic);
+    old.send(publish_v311(1, 1, "t", b"x")).await;
+    old.expect_end().await;
+    new.send(publish_v5(1, 1, "t", &[], b"x")).await;
+    assert_eq!(new.packet().await[2], 0x80);
+    new.expect_end().await;
+    store.set_mode(Mode::AtOnce);
+    bystander.ping().await;
+    still_serves(&server).await;
+    let mut again = server.v311("old").await;
+    again.send(publish_v311(1, 1, "t", b"again")).await;
+    again.expect(&puback(1)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_too_fast_is_slowed_down_and_loses_nothing() {
+    let config = BrokerConfig {
+        max_packets_per_s: 200,
+        ..config()
+    };
+    let store = Store::new(Mode::AtOnce);
+    let server = serve_with(config, store.clone()).await;
+    let mut fast = server.v311("fast").await;
+    let started = std::time::Instant::now();
+    let packets = (1..=500).flat_map(|id| publish_v311(1, id, "t", b"x"));
+    fast.send(packets.collect::<Vec<_>>()).await;
+    let mut other = server.v311("other").await;
+    other.ping().await;
+    for id in 1..=500 {
+        fast.expect(&puback(id)).await;
+    }
+    fast.ping().await;
+    assert_eq!(store.messages().len(), 500);
+    assert!(
+        started.elapsed() > Duration::from_millis(1_000),
+        "501 packets at 200 a second took {:?}",
+        started.elapsed()
+    );
+}

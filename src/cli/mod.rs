@@ -1,14 +1,15 @@
 //! The subcommands.
 //!
 //! Layout: [`settings`] reads the configuration for all of them; then one file each: [`gateway`], [`api`], [`up`]
-//! (everything at once, for a first look and for `make run`), [`simulate`], [`check`], [`spool`], [`dlq`]. [`output`] and
-//! [`plain`] are for those that print what machines sent.
+//! (everything at once, for a first look and for `make run`), [`simulate`], [`check`], [`passwd`], [`spool`], [`dlq`].
+//! [`output`] and [`plain`] are for those that print what machines sent.
 
 mod api;
 mod check;
 mod dlq;
 mod gateway;
 mod output;
+mod passwd;
 mod plain;
 mod settings;
 mod simulate;
@@ -40,6 +41,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Read the configuration and print every problem with its place.
     Check(check::Args),
+    /// Set or remove a user of an MQTT password file.
+    Passwd(passwd::Args),
     /// Look at what a gateway has on disk, whether it runs or not.
     Spool(spool::Args),
     /// List, show, replay and drop the dead letters.
@@ -56,6 +59,7 @@ fn say(line: impl std::fmt::Display) {
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Check(args) => return Ok(check::run(args)),
+        Command::Passwd(args) => return passwd::run(args),
         Command::Spool(args) => return Ok(spool::run(args)),
         Command::Dlq(args) => return Ok(dlq::run(args)),
         _ => {}
@@ -73,6 +77,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             Command::Up(args) => up::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => Ok(check::run(&args)),
+            Command::Passwd(args) => passwd::run(&args),
             Command::Spool(args) => Ok(spool::run(&args)),
             Command::Dlq(args) => Ok(dlq::run(&args)),
         }

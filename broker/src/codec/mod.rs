@@ -58,6 +58,7 @@ pub(crate) mod reason {
     pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
     pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
     pub(crate) const PAYLOAD_FORMAT_INVALID: u8 = 0x99;
+    pub(crate) const MAXIMUM_CONNECT_TIME: u8 = 0xA0;
 }
 
 /// Why bytes are no packet: the reason code to answer with and the rule that they break.
@@ -73,6 +74,18 @@ impl DecodeError {
         Self {
             reason: reason::MALFORMED,
             rule,
+        }
+    }
+
+    /// Label of the metric: limits are told from what no packet may be.
+    pub(crate) fn kind(self) -> &'static str {
+        match self.reason {
+            reason::PACKET_TOO_LARGE => "packet_too_large",
+            reason::RECEIVE_MAXIMUM_EXCEEDED => "receive_maximum",
+            reason::TOPIC_ALIAS_INVALID => "topic_alias",
+            reason::UNSUPPORTED_PROTOCOL => "protocol_version",
+            reason::MALFORMED => "malformed",
+            _ => "protocol",
         }
     }
 

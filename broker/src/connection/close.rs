@@ -23,6 +23,10 @@ pub(crate) enum Close {
     QueueFull,
     #[error("the client published to a topic that it may not publish to")]
     PublishRefused,
+    #[error("the token that the client came with has ended")]
+    TokenExpired,
+    #[error("its task panicked")]
+    Panicked,
     #[error("the client did not read")]
     WriteStalled,
 }
@@ -36,9 +40,10 @@ impl Close {
             Self::KeepAlive => Some(reason::KEEP_ALIVE_TIMEOUT),
             Self::TakenOver => Some(reason::SESSION_TAKEN_OVER),
             Self::ShutDown => Some(reason::SERVER_SHUTTING_DOWN),
-            Self::NotStored => Some(reason::UNSPECIFIED),
+            Self::NotStored | Self::Panicked => Some(reason::UNSPECIFIED),
             Self::QueueFull => Some(reason::QUOTA_EXCEEDED),
             Self::PublishRefused => Some(reason::NOT_AUTHORIZED),
+            Self::TokenExpired => Some(reason::MAXIMUM_CONNECT_TIME),
         }
     }
 
@@ -55,13 +60,15 @@ impl Close {
         match self {
             Self::ByClient { .. } => "by_client",
             Self::PeerGone => "peer_gone",
-            Self::Protocol(_) => "protocol",
+            Self::Protocol(error) => error.kind(),
             Self::KeepAlive => "keep_alive",
             Self::TakenOver => "taken_over",
             Self::ShutDown => "shut_down",
             Self::NotStored => "not_stored",
             Self::QueueFull => "queue_full",
             Self::PublishRefused => "publish_refused",
+            Self::TokenExpired => "token_expired",
+            Self::Panicked => "panicked",
             Self::WriteStalled => "write_stalled",
         }
     }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use shopfloor_runtime::jwks::TokenError;
 use shopfloor_runtime::tls::ClientCertificate;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use super::buffer::ReadBuffer;
 use super::{LAST_WRITE, linger};
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Credentials, Identity};
 use crate::codec::encode::{self, ConnAck};
 use crate::codec::{Connect, DecodeError, Packet, Protocol, connect, decode, reason};
 use crate::hub::Hub;
@@ -53,6 +55,8 @@ pub(crate) struct Client {
     pub(crate) max_packet_bytes: u32,
     pub(crate) topic_alias_maximum: u16,
     pub(crate) problem_information: bool,
+    /// When its token ends, and with it the connection.
+    pub(crate) expires: Option<Instant>,
     /// Expiry in CONNECT was 0: DISCONNECT may not raise it.
     pub(crate) ends_with_connection: bool,
 }
@@ -88,7 +92,7 @@ impl Refusal {
             Self::Gone => "gone",
             Self::Timeout => "timeout",
             Self::NoConnect => "no_connect",
-            Self::Decode { .. } => "malformed",
+            Self::Decode { error, .. } => error.kind(),
             Self::Refused { kind, .. } => kind,
             Self::ShutDown => "shut_down",
         }
@@ -128,10 +132,10 @@ pub(crate) async fn handshake<S>(hub: &Arc<Hub>, stream: &mut S, peer: Peer) -> 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let deadline = Duration::from_millis(hub.config.connect_timeout_ms);
+    let deadline = Instant::now() + Duration::from_millis(hub.config.connect_timeout_ms);
     let mut input = ReadBuffer::new(MAX_CONNECT_BYTES.min(hub.config.max_packet_bytes));
     let connect = tokio::select! {
-        connect = tokio::time::timeout(deadline, read_connect(stream, &mut input)) => {
+        connect = tokio::time::timeout_at(deadline, read_connect(stream, &mut input)) => {
             connect.unwrap_or(Err(Refusal::Timeout))
         }
         () = hub.stop.cancelled() => Err(Refusal::ShutDown),
@@ -139,7 +143,7 @@ where
     input.set_max_packet_bytes(hub.config.max_packet_bytes);
     let address = peer.address;
     let admitted = match connect {
-        Ok(connect) => admit(hub, connect, peer, input).await,
+        Ok(connect) => admit(hub, connect, peer, input, deadline).await,
         Err(refusal) => Err(refusal),
     };
     match admitted {
@@ -203,6 +207,7 @@ async fn admit(
     mut connect: Connect,
     peer: Peer,
     input: ReadBuffer,
+    deadline: Instant,
 ) -> Result<Admitted, Refusal> {
     let protocol = connect.protocol;
     let refused = |kind, reason, error: String| Refusal::Refused {
@@ -219,20 +224,20 @@ async fn admit(
             error,
         ));
     }
-    let user = hub
-        .auth
-        .authenticate(
-            peer.certificate.as_ref(),
-            connect.user.take(),
-            connect.password.as_ref(),
-        )
-        .map_err(|error| {
-            let reason = match error {
-                AuthError::Anonymous | AuthError::NamelessCertificate => reason::NOT_AUTHORIZED,
-                AuthError::BadCredentials => reason::BAD_USER_OR_PASSWORD,
-            };
-            refused("not_authorized", reason, error.to_string())
-        })?;
+    let credentials = Credentials {
+        certificate: peer.certificate,
+        user: connect.user.take(),
+        password: connect.password.take(),
+    };
+    let identity = tokio::time::timeout_at(deadline, hub.auth.authenticate(credentials));
+    let Identity { user, expires } = match identity.await {
+        Ok(Ok(identity)) => identity,
+        Ok(Err(error)) => return Err(refused(error.kind(), connack_reason(error), error.to_string())),
+        Err(_elapsed) => {
+            let error = "the client could not be authenticated in time".to_owned();
+            return Err(refused("authentication_timeout", reason::SERVER_BUSY, error));
+        }
+    };
     let assigned = assign_client_id(&mut connect)
         .map_err(|error| refused("client_id", reason::CLIENT_ID_INVALID, error.to_owned()))?;
     let publisher = Arc::new(Publisher {
@@ -277,7 +282,8 @@ async fn admit(
             return Err(refused("not_durable", reason::SERVER_UNAVAILABLE, error));
         }
     }
-    let (client, out) = connack(hub, &connect, publisher, assigned, present, expiry_s);
+    let (mut client, out) = connack(hub, &connect, publisher, assigned, present, expiry_s);
+    client.expires = expires;
     Ok(Admitted {
         client,
         input,
@@ -285,6 +291,15 @@ async fn admit(
         session,
         state,
     })
+}
+
+fn connack_reason(error: AuthError) -> u8 {
+    match error {
+        AuthError::Anonymous | AuthError::NamelessCertificate => reason::NOT_AUTHORIZED,
+        AuthError::BadCredentials => reason::BAD_USER_OR_PASSWORD,
+        AuthError::Token(TokenError::NoKeys) | AuthError::Busy => reason::SERVER_BUSY,
+        AuthError::Token(_) => reason::BAD_USER_OR_PASSWORD,
+    }
 }
 
 /// A will is a publish that its client cannot be told of later.
@@ -416,6 +431,7 @@ fn connack(
         max_packet_bytes: connect.max_packet_bytes,
         topic_alias_maximum: connect.topic_alias_maximum.min(config.topic_alias_maximum),
         problem_information: connect.request_problem_information,
+        expires: None,
         ends_with_connection: connect.session_expiry_s.unwrap_or(0) == 0,
     };
     (client, out)

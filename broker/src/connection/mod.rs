@@ -6,6 +6,7 @@
 //! - [`acks`]: batches to acknowledgements, in order, after their receipts.
 //! - [`subscribe`]: SUBSCRIBE and UNSUBSCRIBE; [`held`]: packets that wait until a change is durable.
 //! - [`outgoing`]: messages to the client and its acknowledgements of them.
+//! - [`throttle`]: how fast a client may send.
 //! - [`close`]: why a connection ends.
 //!
 //! One task serves one connection; it alone touches the session's state. Nothing in it waits for one thing only:
@@ -19,14 +20,17 @@ mod held;
 mod intake;
 mod outgoing;
 mod subscribe;
+mod throttle;
 
 use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, Sleep};
@@ -46,6 +50,7 @@ use handshake::{Admitted, Client, handshake};
 use held::Held;
 use intake::Intake;
 use outgoing::Outgoing;
+use throttle::Throttle;
 
 /// Bytes towards the client beyond which nothing more is read or delivered until it has read some.
 const MAX_OUT_BYTES: usize = 64 * 1024;
@@ -71,7 +76,9 @@ where
     };
     hub.metrics.connected.increment(1.0);
     let mut connection = Connection::new(Arc::clone(&hub), stream, admitted);
-    let close = connection.run().await;
+    // A panic ends this connection alone; what it had taken and not acknowledged its client repeats.
+    let run = AssertUnwindSafe(connection.run()).catch_unwind().await;
+    let close = run.unwrap_or(Close::Panicked);
     hub.metrics.connected.decrement(1.0);
     metrics::closed(close.kind());
     tracing::debug!(peer = %address, client = connection.session.client_id, reason = close.kind(), "connection ended: {close}");
@@ -90,6 +97,9 @@ struct Connection<S> {
     intake: Intake,
     acks: Acks,
     outgoing: Outgoing,
+    throttle: Throttle,
+    /// It sent too much: nothing is read until then.
+    paused_until: Option<Instant>,
     /// Written, and perhaps still with TLS or a WebSocket.
     unflushed: bool,
     last_read: Instant,
@@ -124,6 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             intake: Intake::new(Arc::clone(&client.publisher), session.key),
             acks: std::mem::take(&mut state.unsettled),
             outgoing: Outgoing::new(),
+            throttle: Throttle::new(&hub.config, now),
+            paused_until: None,
             unflushed: false,
             last_read: now,
             last_write: now,
@@ -270,7 +282,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn may_read(&self) -> bool {
-        self.out.len() + self.held.bytes() < MAX_OUT_BYTES
+        self.paused_until.is_none()
+            && self.out.len() + self.held.bytes() < MAX_OUT_BYTES
             && self.acks.bytes() < self.hub.config.max_unacknowledged_bytes
             && self.acks.waiting_bytes() < MAX_READ_WHILE_BUSY_BYTES
     }
@@ -307,12 +320,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .into_iter()
             .chain(silent)
             .chain(large)
+            .chain(self.client.expires)
+            .chain(self.paused_until)
             .min()
             .unwrap_or_else(never)
     }
 
     fn check_time(&mut self) -> Result<(), Close> {
         let now = Instant::now();
+        if self.client.expires.is_some_and(|expires| now >= expires) {
+            return Err(Close::TokenExpired);
+        }
         if self.is_writing() {
             let timeout = Duration::from_millis(self.hub.config.write_timeout_ms);
             if now >= self.last_write + timeout {
@@ -321,6 +339,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if now >= self.last_read + IDLE {
             self.input.shrink();
+        }
+        if self.paused_until.is_some_and(|until| now >= until) {
+            self.paused_until = None;
+            self.last_read = now;
         }
         if !self.may_read() {
             // Nothing is read, so nothing can be missed.
@@ -350,7 +372,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn take_packets(&mut self) -> Result<(), Close> {
         let (chunk, error) = self.input.take_complete();
         self.intake.begin();
-        let mut at = 0;
+        let (mut at, mut packets) = (0, 0);
         let mut step = Ok(());
         while step.is_ok()
             && let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty())
@@ -362,7 +384,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 .map_err(Close::from)
                 .and_then(|packet| self.packet(packet));
             at += total;
+            packets += 1;
         }
+        self.paused_until = self.throttle.spend(packets, at, self.last_read);
         if let Some(batch) = self.intake.end(&self.hub) {
             self.acks.add(batch);
         }
@@ -443,6 +467,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn end(mut self, close: Close) {
         if close == Close::ShutDown {
             self.drain().await;
+        }
+        if close == Close::Panicked {
+            tracing::error!(
+                client = self.session.client_id,
+                "a connection's task panicked: it ends, the others go on"
+            );
+            // What the store has taken is settled below; nobody knows how far the rest is.
+            self.acks.forget_waiting();
+            self.out.clear();
         }
         if let Some(reason) = close.reason()
             && self.client.protocol == Protocol::V5

@@ -18,6 +18,8 @@ pub enum Mode {
     Busy,
     /// The store has stopped.
     Closed,
+    /// The test's own fault.
+    Panic,
 }
 
 #[derive(Debug)]
@@ -132,6 +134,10 @@ impl Tap for Store {
             Mode::Busy => {
                 inner.refused += 1;
                 Err(Refused::Busy(batch))
+            }
+            Mode::Panic => {
+                drop(inner);
+                panic!("the test's own panic")
             }
             Mode::Closed => Err(Refused::Closed(batch)),
             mode => {
