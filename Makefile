@@ -3,9 +3,11 @@ SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The binary takes every SHOPFLOOR_ variable as a setting; this one is the tests'.
 SHOPFLOOR := env -u SHOPFLOOR_REQUIRE_REAL $(TARGET)/release/shopfloor
+# Of each fuzz target.
+FUZZ_SECONDS = $(or $(SECONDS),60)
 DATA_DIR = $(if $(findstring --dir,$(ARGS)),,--dir "$$(scripts/data-dir.sh)")
 
-.PHONY: help run up test chaos bench audit fmt lint compose-check kafka clean
+.PHONY: help run up test conformance fuzz chaos bench audit fmt lint compose-check kafka clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +26,18 @@ test: ## unit, property, integration and end to end, against real parts
 	@scripts/setup.sh test
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace
+
+conformance: ## the MQTT suites of Eclipse Paho and Mosquitto; PAHO= and MOSQUITTO= name checkouts
+	cargo build --locked --bin shopfloor
+	@python3 broker/conformance/run.py --gateway $(TARGET)/debug/shopfloor \
+		$(if $(PAHO),--paho $(PAHO)) $(if $(MOSQUITTO),--mosquitto $(MOSQUITTO))
+
+fuzz: ## each fuzz target for SECONDS=60; what it keeps goes to fuzz/corpus, which `make test` replays
+	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is not installed: cargo install --locked cargo-fuzz"; exit 1; }
+	@for target in codec session proxy_header route_table payload_check; do \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz/libfuzzer --sanitizer none $$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) \
+			-max_len=4096 -timeout=10 -print_final_stats=1 || exit 1; \
+	done
 
 chaos: ## faults under load, then an account of every acknowledged message; CYCLES, SEED, DELIVERY, FAULTS=kill,hang-kafka
 	@scripts/setup.sh test

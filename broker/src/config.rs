@@ -8,7 +8,7 @@ use shopfloor_runtime::Problem;
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::problem::check_range;
 
-pub use acl::{Access, AclConfig, RefusedPublish, RuleConfig};
+pub use acl::{Access, AclConfig, RefusedPublish, RefusedSubscribe, RuleConfig};
 pub use auth::{AuthConfig, CertificateName, UserConfig};
 
 /// The MQTT front.
@@ -42,6 +42,8 @@ pub struct BrokerConfig {
     /// An MQTT 5 client that asks for a longer keep-alive is told this one, so that a dead device is noticed soon;
     /// 0 leaves every client its own. A client that asks for none has none either way.
     pub max_keep_alive_s: u16,
+    /// Between two updates of the `$SYS` topics; 0 turns them off.
+    pub sys_interval_s: u16,
     pub session: SessionConfig,
     pub retained: RetainedConfig,
     pub persistence: PersistenceConfig,
@@ -113,6 +115,7 @@ impl Default for BrokerConfig {
             receive_maximum: 1024,
             topic_alias_maximum: 32,
             max_keep_alive_s: 60,
+            sys_interval_s: 10,
             session: SessionConfig::default(),
             retained: RetainedConfig::default(),
             persistence: PersistenceConfig::default(),

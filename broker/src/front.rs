@@ -18,6 +18,7 @@ use crate::connection::{self, Peer};
 use crate::hub::Hub;
 use crate::mailbox::Order;
 use crate::persistence::{Persistence, PersistenceError, Restored};
+use crate::sys;
 use crate::tap::Tap;
 
 /// The MQTT front over one store.
@@ -95,6 +96,10 @@ impl Front {
                 }
             });
             hub.tasks.spawn(accepting);
+        }
+        if hub.config.sys_interval_s > 0 {
+            let interval = Duration::from_secs(hub.config.sys_interval_s.into());
+            hub.tasks.spawn(sys::run(Arc::clone(hub), interval));
         }
         hub.stop.cancelled().await;
         hub.registry.order_all(Order::ShutDown);

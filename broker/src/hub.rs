@@ -20,6 +20,7 @@ use crate::registry::Registry;
 use crate::retained::Retained;
 use crate::session::{PendingWill, Received, Session, SessionState, Subscribed};
 use crate::subscriptions::{Subscription, Subscriptions};
+use crate::sys::Sys;
 use crate::tap::{Batch, NotStored, Published, Refused, Tap};
 
 /// The front's shared state.
@@ -35,6 +36,7 @@ pub(crate) struct Hub {
     /// `None` where nothing survives the process.
     pub(crate) persistence: Option<Arc<Persistence>>,
     pub(crate) metrics: Hot,
+    pub(crate) sys: Sys,
     pub(crate) stop: CancellationToken,
     /// Connections and what they leave behind.
     pub(crate) tasks: TaskTracker,
@@ -64,6 +66,7 @@ impl Hub {
             registry: Registry::new(config.session.clone()),
             persistence,
             metrics: Hot::new(),
+            sys: Sys::new(),
             tasks: TaskTracker::new(),
             stop,
             tap,
@@ -207,7 +210,8 @@ impl Hub {
         options: SubscribeOptions,
         id: Option<u32>,
     ) {
-        for message in self.retained.matching(filter, now_ms()) {
+        let system = self.sys.matching(filter);
+        for message in self.retained.matching(filter, now_ms()).into_iter().chain(system) {
             let qos = message.qos.min(options.qos);
             let _nobody_waits = session.mailbox.push(Delivery {
                 message,

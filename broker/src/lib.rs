@@ -12,7 +12,7 @@
 //! - [`tap`]: the seam towards whatever makes messages durable.
 //! - `hub`: what all connections share, and the way of a stored message to subscribers:
 //!   `message`, `topics`, `subscriptions`, `retained`, and `fanout`, the one file that names rumqttd.
-//! - [`metrics`]: everything that is counted.
+//! - [`metrics`]: everything that is counted; `sys`: some of it as `$SYS` topics.
 //!
 //! Promise: a message is acknowledged only after its receipt from the [`tap::Tap`] resolved, in the order in which
 //! it came; whatever one client sends or withholds, the others' messages go on.
@@ -23,6 +23,9 @@ pub mod config;
 mod connection;
 mod fanout;
 pub mod front;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hub;
 mod mailbox;
 mod message;
@@ -32,6 +35,7 @@ mod registry;
 mod retained;
 mod session;
 mod subscriptions;
+mod sys;
 pub mod tap;
 mod topics;
 

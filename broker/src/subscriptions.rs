@@ -83,7 +83,11 @@ impl Subscriptions {
 
     /// Without a subscription anywhere, a publish costs this one load.
     pub(crate) fn is_empty(&self) -> bool {
-        self.count.load(Ordering::Acquire) == 0
+        self.len() == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
     }
 
     pub(crate) fn generation(&self) -> u64 {

@@ -84,7 +84,8 @@ impl Publisher {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Properties {
     pub content_type: Option<String>,
-    pub payload_format_utf8: bool,
+    /// `Some(false)` says that the format is unspecified; it is passed on like everything that was said.
+    pub payload_format_utf8: Option<bool>,
     pub message_expiry_s: Option<u32>,
     pub response_topic: Option<String>,
     pub correlation_data: Option<Bytes>,

@@ -14,7 +14,7 @@ use common::wire::{
 };
 use common::{Mode, Server, Store, config, serve_with};
 use shopfloor_broker::BrokerConfig;
-use shopfloor_broker::config::{Access, AclConfig, RefusedPublish, RuleConfig};
+use shopfloor_broker::config::{Access, AclConfig, RefusedPublish, RefusedSubscribe, RuleConfig};
 
 fn rule(users: &[&str], access: Access, topics: &[&str]) -> RuleConfig {
     RuleConfig {
@@ -115,6 +115,21 @@ async fn a_filter_that_is_not_permitted_is_refused_alone() {
         new.send(subscribe_v5(1, filter, 0, &[])).await;
         assert_eq!(new.packet().await, [0x90, 4, 0, 1, 0, code], "{filter}");
     }
+}
+
+#[tokio::test]
+async fn a_refused_subscription_need_not_tell_that_there_is_a_rule() {
+    let acl = AclConfig {
+        refused_subscribe_v5: RefusedSubscribe::Unspecified,
+        ..rules()
+    };
+    let server = server(acl, &Store::new(Mode::AtOnce)).await;
+    let mut reader = server.v5("reader").await;
+    reader.send(subscribe_v5(1, "secret/a", 0, &[])).await;
+    reader.expect(&[0x90, 4, 0, 1, 0, 0x80]).await;
+    let mut old = server.v311("old").await;
+    old.send(subscribe_v311(1, "secret/a", 0)).await;
+    old.expect(&[0x90, 3, 0, 1, 0x80]).await;
 }
 
 #[tokio::test]

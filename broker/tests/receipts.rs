@@ -384,3 +384,22 @@ async fn a_release_before_its_publish_was_answered_leaves_nothing_open() {
     store.until(|store| store.held() == 1).await;
     assert_eq!(store.payloads(), ["a", "b"]);
 }
+
+#[tokio::test]
+async fn a_place_that_is_freed_too_late_saves_no_publish_over_the_receive_maximum() {
+    let limits = BrokerConfig {
+        receive_maximum: 2,
+        ..config()
+    };
+    let server = serve_with(limits, Store::new(Mode::AtOnce)).await;
+    let mut device = server.v5("press").await;
+    // One write, so that one read brings the third publish and the releases behind it.
+    let mut burst = (1..=3)
+        .flat_map(|id| publish_v5(2, id, "t", &[], b"a"))
+        .collect::<Vec<_>>();
+    burst.extend((1..=3).flat_map(pubrel));
+    device.send(burst).await;
+    let told = device.packet().await;
+    assert_eq!((told[0], told[2]), (0xE0, 0x93), "{told:02x?}");
+    device.expect_end().await;
+}

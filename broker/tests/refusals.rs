@@ -201,7 +201,7 @@ async fn wildcards_in_a_topic_name_end_the_connection() {
         old.expect_end().await;
         let mut new = server.v5("new").await;
         new.send(publish_v5(1, 1, topic, &[], b"x")).await;
-        assert_eq!(new.packet().await[2], 0x90);
+        assert_eq!(new.packet().await[2], 0x81);
         new.expect_end().await;
     }
     assert!(store.messages().is_empty());

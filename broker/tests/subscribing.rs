@@ -215,7 +215,7 @@ async fn properties_pass_from_publisher_to_subscriber_and_to_the_store() {
         reader.expect(&publish_v5(qos, 1, "t", &properties, b"x")).await;
     }
     let stored = store.messages()[0].properties.clone().unwrap();
-    assert!(stored.payload_format_utf8);
+    assert_eq!(stored.payload_format_utf8, Some(true));
     assert_eq!(stored.content_type.as_deref(), Some("json"));
     assert_eq!(stored.response_topic.as_deref(), Some("r"));
     assert_eq!(stored.correlation_data.as_deref(), Some(&[0, 0xFF][..]));

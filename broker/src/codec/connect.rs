@@ -68,12 +68,12 @@ pub(super) fn connect(mut reader: Reader<'_>) -> Result<Connect, DecodeError> {
     if protocol == Protocol::V5 {
         connect_properties(&mut reader, &mut connect)?;
     }
-    reader.text()?.clone_into(&mut connect.client_id);
+    reader.name()?.clone_into(&mut connect.client_id);
     if flags.will {
         connect.will = Some(will(&mut reader, protocol, &flags)?);
     }
     if flags.user {
-        connect.user = Some(reader.text()?.to_owned());
+        connect.user = Some(reader.name()?.to_owned());
     }
     if flags.password {
         // The frame's buffer goes; a password is small and read once.
@@ -152,12 +152,11 @@ fn will(reader: &mut Reader<'_>, protocol: Protocol, flags: &Flags) -> Result<Wi
             }
         }
     }
-    let topic = reader.text()?;
+    let topic = reader.name()?;
     if topic.is_empty() || topic.contains(['+', '#']) {
-        return Err(DecodeError {
-            reason: reason::TOPIC_NAME_INVALID,
-            rule: "a will topic that is empty or has wildcards",
-        });
+        return Err(DecodeError::malformed(
+            "a will topic that is empty or has wildcards",
+        ));
     }
     // Copied: a will lives as long as its session and must not keep the read buffer.
     let payload = Bytes::copy_from_slice(&reader.binary()?);

@@ -23,6 +23,9 @@ pub(crate) enum Frame {
 
 /// Measures the first packet of `buffer`, at most `max_bytes` long.
 pub(crate) fn frame(buffer: &[u8], max_bytes: usize) -> Result<Frame, DecodeError> {
+    if buffer.first().is_some_and(|first| first >> 4 == 0) {
+        return Err(DecodeError::protocol("the forbidden packet type 0"));
+    }
     let mut length = 0_usize;
     for (at, shift) in [(1, 0), (2, 7), (3, 14), (4, 21)] {
         let Some(byte) = buffer.get(at) else {
@@ -71,7 +74,7 @@ pub(crate) fn decode(
         (14, 0) => disconnect(&mut reader, protocol).map(Packet::Disconnect),
         (1, 0) => connect::connect(reader).map(|connect| Packet::Connect(Box::new(connect))),
         (15, 0) if protocol == Protocol::V5 => Ok(Packet::Auth),
-        (2 | 9 | 11 | 13, _) => Err(DecodeError::protocol("a packet that only a server sends")),
+        (2 | 9 | 11 | 13, 0) => Err(DecodeError::protocol("a packet that only a server sends")),
         _ => Err(DecodeError::malformed(
             "an unknown packet type or wrong fixed header flags",
         )),
@@ -96,12 +99,9 @@ fn publish(reader: &mut Reader<'_>, flags: u8, protocol: Protocol) -> Result<Pub
     if dup && qos == 0 {
         return Err(DecodeError::malformed("the DUP flag with QoS 0"));
     }
-    let (name, topic) = reader.text_slice()?;
+    let (name, topic) = reader.name_slice()?;
     if name.contains(['+', '#']) {
-        return Err(DecodeError {
-            reason: reason::TOPIC_NAME_INVALID,
-            rule: "wildcards in a topic name",
-        });
+        return Err(DecodeError::malformed("wildcards in a topic name"));
     }
     let packet_id = if qos == 0 { 0 } else { reader.packet_id()? };
     let (mut topic_alias, mut properties) = (None, None);
@@ -143,7 +143,7 @@ fn ack(reader: &mut Reader<'_>, protocol: Protocol, reasons: &[u8]) -> Result<Ac
     if protocol == Protocol::V5 && !reader.is_empty() {
         reason = reader.u8()?;
         if !reasons.contains(&reason) {
-            return Err(DecodeError::malformed(
+            return Err(DecodeError::protocol(
                 "a reason code that does not belong in this packet",
             ));
         }
@@ -170,7 +170,7 @@ fn subscribe(reader: &mut Reader<'_>, protocol: Protocol) -> Result<Subscribe, D
     }
     let mut filters = Vec::new();
     while !reader.is_empty() {
-        let filter = reader.text()?.to_owned();
+        let filter = reader.name()?.to_owned();
         filters.push((filter, subscribe_options(reader.u8()?, protocol)?));
     }
     if filters.is_empty() {
@@ -219,7 +219,7 @@ fn unsubscribe(reader: &mut Reader<'_>, protocol: Protocol) -> Result<Unsubscrib
     }
     let mut filters = Vec::new();
     while !reader.is_empty() {
-        filters.push(reader.text()?.to_owned());
+        filters.push(reader.name()?.to_owned());
     }
     if filters.is_empty() {
         return Err(DecodeError::protocol("an UNSUBSCRIBE without a topic filter"));
@@ -227,8 +227,12 @@ fn unsubscribe(reader: &mut Reader<'_>, protocol: Protocol) -> Result<Unsubscrib
     Ok(Unsubscribe { packet_id, filters })
 }
 
-const DISCONNECT_PROPERTIES: Allowed =
-    Allowed::of(&[id::SESSION_EXPIRY, id::REASON_STRING, id::USER_PROPERTY]);
+const DISCONNECT_PROPERTIES: Allowed = Allowed::of(&[
+    id::SESSION_EXPIRY,
+    id::SERVER_REFERENCE,
+    id::REASON_STRING,
+    id::USER_PROPERTY,
+]);
 /// Those that a client may send.
 const DISCONNECT_REASONS: [u8; 13] = [
     0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98,
@@ -244,7 +248,7 @@ fn disconnect(reader: &mut Reader<'_>, protocol: Protocol) -> Result<Disconnect,
         if !DISCONNECT_REASONS.contains(&disconnect.reason)
             && disconnect.reason != reason::PAYLOAD_FORMAT_INVALID
         {
-            return Err(DecodeError::malformed(
+            return Err(DecodeError::protocol(
                 "a reason code that does not belong in this packet",
             ));
         }

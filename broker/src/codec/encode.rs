@@ -230,8 +230,8 @@ fn put_message_properties(out: &mut Vec<u8>, publish: &Publish<'_>) {
     let Some(properties) = publish.properties else {
         return;
     };
-    if properties.payload_format_utf8 {
-        out.put_slice(&[id::PAYLOAD_FORMAT, 1]);
+    if let Some(utf8) = properties.payload_format_utf8 {
+        out.put_slice(&[id::PAYLOAD_FORMAT, u8::from(utf8)]);
     }
     put_text(out, id::CONTENT_TYPE, properties.content_type.as_deref());
     put_text(out, id::RESPONSE_TOPIC, properties.response_topic.as_deref());

@@ -36,6 +36,7 @@ pub(crate) enum Protocol {
 /// MQTT 5 reason codes that the front uses; 3.1.1 shows them only by closing.
 pub(crate) mod reason {
     pub(crate) const SUCCESS: u8 = 0x00;
+    pub(crate) const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
     pub(crate) const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
     pub(crate) const UNSPECIFIED: u8 = 0x80;
     pub(crate) const MALFORMED: u8 = 0x81;

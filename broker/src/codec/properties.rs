@@ -20,6 +20,7 @@ pub(crate) const AUTHENTICATION_DATA: u8 = 22;
 pub(crate) const REQUEST_PROBLEM_INFORMATION: u8 = 23;
 pub(crate) const WILL_DELAY: u8 = 24;
 pub(crate) const REQUEST_RESPONSE_INFORMATION: u8 = 25;
+pub(crate) const SERVER_REFERENCE: u8 = 28;
 pub(crate) const REASON_STRING: u8 = 31;
 pub(crate) const RECEIVE_MAXIMUM: u8 = 33;
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 34;
@@ -146,7 +147,7 @@ pub(crate) fn message_property(
     value: &Value<'_>,
 ) -> Result<bool, DecodeError> {
     match (id, value) {
-        (PAYLOAD_FORMAT, Value::Byte(flag)) => fresh(properties).payload_format_utf8 = *flag == 1,
+        (PAYLOAD_FORMAT, Value::Byte(flag)) => fresh(properties).payload_format_utf8 = Some(*flag == 1),
         (MESSAGE_EXPIRY, Value::Four(seconds)) => fresh(properties).message_expiry_s = Some(*seconds),
         (CONTENT_TYPE, Value::Text(text)) => fresh(properties).content_type = Some((*text).to_owned()),
         (RESPONSE_TOPIC, Value::Text(text)) => {

@@ -66,14 +66,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A variable byte integer, shortest form not demanded of a client (the standard asks it, brokers do not).
+    /// A variable byte integer in its shortest form.
     pub(crate) fn variable(&mut self) -> Result<u32, DecodeError> {
         let mut value = 0_u32;
         for shift in [0, 7, 14, 21] {
             let byte = self.u8()?;
             value |= u32::from(byte & 0x7F) << shift;
             if byte & 0x80 == 0 {
-                return Ok(value);
+                return if byte == 0 && shift > 0 {
+                    Err(DecodeError::malformed("a variable byte integer that is padded"))
+                } else {
+                    Ok(value)
+                };
             }
         }
         Err(DecodeError::malformed(
@@ -95,12 +99,24 @@ impl<'a> Reader<'a> {
         text(self.take(count)?)
     }
 
+    /// A text that names something (a topic, a filter, a client, a user): without control characters, which the
+    /// standard lets a server refuse, and which end up in logs and in the names of records. Texts that are content
+    /// may have them.
+    pub(crate) fn name(&mut self) -> Result<&'a str, DecodeError> {
+        let name = self.text()?;
+        let control = name.bytes().any(|byte| byte.is_ascii_control())
+            || !name.is_ascii() && name.contains(char::is_control);
+        if control {
+            return Err(DecodeError::malformed("a name with a control character"));
+        }
+        Ok(name)
+    }
+
     /// The same as a slice of the frame.
-    pub(crate) fn text_slice(&mut self) -> Result<(&'a str, Bytes), DecodeError> {
-        let count = usize::from(self.u16()?);
-        let start = self.at;
-        let text = text(self.take(count)?)?;
-        Ok((text, self.frame.slice(start..self.at)))
+    pub(crate) fn name_slice(&mut self) -> Result<(&'a str, Bytes), DecodeError> {
+        let start = self.at + 2;
+        let name = self.name()?;
+        Ok((name, self.frame.slice(start..self.at)))
     }
 
     /// Everything that is left, as a slice of the frame.

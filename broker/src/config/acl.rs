@@ -6,6 +6,7 @@ use serde::Deserialize;
 use shopfloor_runtime::Problem;
 
 use crate::auth::acl::{Pattern, read_file};
+use crate::codec::reason;
 
 /// Access rules. Without any, every client may publish and subscribe to everything; with the first one, what no
 /// rule permits is refused.
@@ -16,6 +17,7 @@ pub struct AclConfig {
     pub file: Option<PathBuf>,
     pub rules: Vec<RuleConfig>,
     pub refused_publish_v311: RefusedPublish,
+    pub refused_subscribe_v5: RefusedSubscribe,
 }
 
 /// What becomes of a 3.1.1 client whose QoS 1 or 2 publish is refused: the protocol has no code for it.
@@ -27,6 +29,26 @@ pub enum RefusedPublish {
     Close,
     /// It is acknowledged and the message is dropped and counted, as Mosquitto does.
     Acknowledge,
+}
+
+/// The reason code for an MQTT 5 client that may not subscribe; 3.1.1 has one code for every refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedSubscribe {
+    /// 0x87.
+    #[default]
+    NotAuthorized,
+    /// 0x80, which does not tell that there is a rule.
+    Unspecified,
+}
+
+impl RefusedSubscribe {
+    pub(crate) fn reason(self) -> u8 {
+        match self {
+            Self::NotAuthorized => reason::NOT_AUTHORIZED,
+            Self::Unspecified => reason::UNSPECIFIED,
+        }
+    }
 }
 
 /// One rule.

@@ -64,7 +64,7 @@ impl Acks {
     pub(crate) fn add(&mut self, batch: Batch) {
         self.bytes += batch.bytes;
         self.waiting_bytes += batch.bytes;
-        self.qos_1 += qos_1(&batch.owed);
+        self.qos_1 += batch.qos_1;
         self.waiting.push_back(batch);
     }
 
@@ -159,7 +159,7 @@ impl Acks {
     pub(crate) fn forget_waiting(&mut self) {
         for batch in std::mem::take(&mut self.waiting) {
             self.bytes -= batch.bytes;
-            self.qos_1 -= qos_1(&batch.owed);
+            self.qos_1 -= batch.qos_1;
         }
         self.waiting_bytes = 0;
     }
@@ -246,7 +246,14 @@ impl Stored {
                 Verdict::Unrouted => {
                     unrouted += 1;
                     settle(client, state, owed, false, false);
-                    acknowledge(client, out, owed, reason::SUCCESS, None);
+                    // Nobody got it: a publisher whose topic is misspelt can see that.
+                    let nobody = owed.qos == 1 && !owed.subscribed;
+                    let reason = if nobody {
+                        reason::NO_MATCHING_SUBSCRIBERS
+                    } else {
+                        reason::SUCCESS
+                    };
+                    acknowledge(client, out, owed, reason, None);
                 }
                 Verdict::DeadLettered { reason: text } => {
                     dead_lettered += 1;

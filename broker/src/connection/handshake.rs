@@ -82,6 +82,8 @@ pub(crate) enum Refusal {
         reason: u8,
         error: String,
     },
+    #[error("the client takes no packet as large as its CONNACK")]
+    NoRoomForConnAck,
     #[error("the front stops")]
     ShutDown,
 }
@@ -94,6 +96,7 @@ impl Refusal {
             Self::NoConnect => "no_connect",
             Self::Decode { error, .. } => error.kind(),
             Self::Refused { kind, .. } => kind,
+            Self::NoRoomForConnAck => "no_room_for_connack",
             Self::ShutDown => "shut_down",
         }
     }
@@ -251,6 +254,11 @@ async fn admit(
             .map_err(|(kind, reason, error)| refused(kind, reason, error.to_owned()))?;
     }
     let expiry_s = session_expiry_s(&connect, hub.config.session.max_expiry_s);
+    // Its size does not depend on whether the session was there before.
+    let (_, largest) = connack(hub, &connect, Arc::clone(&publisher), assigned, false, expiry_s);
+    if largest.len() > connect.max_packet_bytes as usize {
+        return Err(Refusal::NoRoomForConnAck);
+    }
     let Opened {
         session,
         mut state,

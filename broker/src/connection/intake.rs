@@ -9,6 +9,7 @@ use crate::hub::Hub;
 use crate::message::{Message, now_ms};
 use crate::metrics;
 use crate::session::{Received, SessionState};
+use crate::sys::Counts;
 use crate::tap::{self, Exchange, Published, Publisher, Topic};
 
 /// Releases in one batch, so that their entries fit one commit of the store.
@@ -25,12 +26,15 @@ pub(crate) struct Batch {
     pub(crate) copies: Vec<Arc<Message>>,
     /// Topics and payloads, and a little for each packet.
     pub(crate) bytes: usize,
+    /// QoS 1 publishes among `owed`.
+    pub(crate) qos_1: usize,
 }
 
 impl Batch {
     fn owe(&mut self, owed: Owed) {
         // So that packets without a payload cannot pile up either.
         self.bytes += size_of::<Owed>() + size_of::<Exchange>();
+        self.qos_1 += usize::from(owed.qos == 1);
         self.owed.push(owed);
     }
 }
@@ -43,6 +47,8 @@ pub(crate) struct Owed {
     /// Owed to a connection that has ended: the identifier means something else to the next one.
     pub(crate) silent: bool,
     pub(crate) answer: Answer,
+    /// Somebody had subscribed to the topic when the packet came.
+    pub(crate) subscribed: bool,
 }
 
 /// Where its reason code comes from.
@@ -111,6 +117,8 @@ impl Intake {
 
     /// Ends a read: what it brought is counted in one go, not message by message.
     pub(crate) fn end(&mut self, hub: &Hub) -> Option<Batch> {
+        Counts::add(&hub.sys.counts.publishes_received, self.received.iter().sum());
+        Counts::add(&hub.sys.counts.publish_bytes_received, self.received_bytes);
         for (count, counter) in self.received.iter_mut().zip(&hub.metrics.publishes) {
             if *count > 0 {
                 counter.increment(std::mem::take(count));
@@ -120,6 +128,11 @@ impl Intake {
             .publish_bytes
             .increment(std::mem::take(&mut self.received_bytes));
         (!self.batch.owed.is_empty()).then(|| std::mem::take(&mut self.batch))
+    }
+
+    /// QoS 1 publishes of this read that are in no batch yet that was handed on.
+    pub(crate) fn qos_1(&self) -> usize {
+        self.batch.qos_1
     }
 
     fn count(&mut self, publish: &Publish) {
@@ -148,6 +161,7 @@ impl Intake {
             qos: publish.qos,
             silent: false,
             answer: Answer::Verdict,
+            subscribed: false,
         };
         let mut recovered = false;
         let known = (publish.qos == 2)
@@ -198,7 +212,8 @@ impl Intake {
         let full = (!self.batch.offer.messages.is_empty()
             && self.batch.bytes + bytes > hub.tap.max_batch_bytes())
         .then(|| std::mem::take(&mut self.batch));
-        if message.retain || self.is_subscribed(hub, &message.topic) {
+        owed.subscribed = self.is_subscribed(hub, &message.topic);
+        if message.retain || owed.subscribed {
             self.batch
                 .copies
                 .push(Arc::new(Message::copy_of(&message, self.session_key)));
@@ -237,6 +252,7 @@ impl Intake {
             qos: 2,
             silent: false,
             answer: Answer::Released(reason),
+            subscribed: false,
         });
         before.filter(|batch| !batch.owed.is_empty())
     }

@@ -41,6 +41,7 @@ use crate::hub::Hub;
 use crate::mailbox::Order;
 use crate::metrics;
 use crate::session::{Session, SessionState};
+use crate::sys::Counts;
 use crate::tap::NotStored;
 use acks::{Acks, Offer, Stored};
 use buffer::ReadBuffer;
@@ -75,11 +76,13 @@ where
         return;
     };
     hub.metrics.connected.increment(1.0);
+    hub.sys.counts.connect();
     let mut connection = Connection::new(Arc::clone(&hub), stream, admitted);
     // A panic ends this connection alone; what it had taken and not acknowledged its client repeats.
     let run = AssertUnwindSafe(connection.run()).catch_unwind().await;
     let close = run.unwrap_or(Close::Panicked);
     hub.metrics.connected.decrement(1.0);
+    hub.sys.counts.disconnect();
     metrics::closed(close.kind());
     tracing::debug!(peer = %address, client = connection.session.client_id, reason = close.kind(), "connection ended: {close}");
     Box::pin(connection.end(close)).await;
@@ -94,6 +97,8 @@ struct Connection<S> {
     input: ReadBuffer,
     out: BytesMut,
     held: Held,
+    /// Bytes of `out` whose packets are counted as sent.
+    counted: usize,
     intake: Intake,
     acks: Acks,
     outgoing: Outgoing,
@@ -147,6 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             input,
             out,
             held: Held::default(),
+            counted: 0,
         }
     }
 
@@ -176,7 +182,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let wake = poll_fn(|cx| self.poll_wake(cx, &mut room, timer.as_mut())).await;
             step = match wake {
-                Wake::Read(_count) => {
+                Wake::Read(count) => {
+                    Counts::add(&hub.sys.counts.bytes_received, count as u64);
                     self.last_read = Instant::now();
                     self.take_packets()
                 }
@@ -249,11 +256,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), ()> {
+        self.count_sent();
         while !self.out.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.out) {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.out.advance(count);
                     self.unflushed = true;
+                    self.counted = self.counted.saturating_sub(count);
+                    Counts::add(&self.hub.sys.counts.bytes_sent, count as u64);
                     self.last_write = Instant::now();
                 }
                 Poll::Ready(_) => return Err(()),
@@ -279,6 +289,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn is_writing(&self) -> bool {
         self.unflushed || !self.out.is_empty()
+    }
+
+    /// Counts the packets that came into `out` since the last time.
+    fn count_sent(&mut self) {
+        let mut packets = 0;
+        while let Some(rest) = self.out.get(self.counted..).filter(|rest| !rest.is_empty())
+            && let Ok(Frame::Complete { total, .. }) = frame(rest, usize::MAX)
+        {
+            self.counted += total;
+            packets += 1;
+        }
+        if packets > 0 {
+            Counts::add(&self.hub.sys.counts.packets_sent, packets);
+        }
     }
 
     fn may_read(&self) -> bool {
@@ -387,17 +411,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             packets += 1;
         }
         self.paused_until = self.throttle.spend(packets, at, self.last_read);
+        Counts::add(&self.hub.sys.counts.packets_received, packets);
         if let Some(batch) = self.intake.end(&self.hub) {
             self.acks.add(batch);
         }
         step?;
-        self.check_receive_maximum()?;
         error.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// A QoS 2 publish counts until its PUBREL.
+    /// After each publish: a PUBREL behind it in the same read frees no place that it needed. A QoS 2 publish counts
+    /// until its PUBREL.
     fn check_receive_maximum(&self) -> Result<(), Close> {
-        let unacknowledged = self.acks.qos_1() + self.state.received.len();
+        let unacknowledged = self.acks.qos_1() + self.intake.qos_1() + self.state.received.len();
         if self.client.protocol == Protocol::V5
             && unacknowledged > usize::from(self.hub.config.receive_maximum)
         {
@@ -425,15 +450,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 if let Some(full) = self.intake.publish(hub, state, publish)? {
                     self.acks.add(full);
                 }
+                self.check_receive_maximum()?;
             }
-            Packet::PubAck(ack) => outgoing::puback(hub, session, state, ack),
+            Packet::PubAck(ack) => outgoing::puback(hub, session, state, ack)?,
             Packet::PubRec(ack) => outgoing::pubrec(hub, client, session, state, ack, out, held)?,
             Packet::PubRel(ack) => {
                 if let Some(before) = self.intake.release(state, ack) {
                     self.acks.add(before);
                 }
             }
-            Packet::PubComp(ack) => outgoing::pubcomp(hub, session, state, ack),
+            Packet::PubComp(ack) => outgoing::pubcomp(hub, session, state, ack)?,
             Packet::Subscribe(subscribe) => {
                 self.outgoing.subscriptions_changed();
                 subscribe::subscribe(hub, client, session, state, subscribe, out, held)?;

@@ -16,6 +16,7 @@ use crate::message::{Delivery, now_ms};
 use crate::metrics;
 use crate::persistence::{Change, Ticket};
 use crate::session::{Inflight, Session, SessionState, Stage};
+use crate::sys::Counts;
 
 /// The sending half of one connection.
 #[derive(Debug)]
@@ -159,6 +160,7 @@ impl Outgoing {
             }
         }
         hub.metrics.delivered.increment(sent);
+        Counts::add(&hub.sys.counts.publishes_sent, sent);
     }
 
     /// False where the message has expired or is larger than the client takes: it is then done with.
@@ -227,12 +229,21 @@ impl Outgoing {
 }
 
 /// PUBACK. One that belongs to nothing is ignored: the message may have been settled before a reconnect.
-pub(crate) fn puback(hub: &Hub, session: &Session, state: &mut SessionState, ack: Ack) {
-    if let Some(at) = state.inflight_at(ack.packet_id)
-        && matches!(state.inflight.get(at), Some(Inflight { stage: Stage::Published(delivery), .. }) if delivery.qos == 1)
+pub(crate) fn puback(
+    hub: &Hub,
+    session: &Session,
+    state: &mut SessionState,
+    ack: Ack,
+) -> Result<(), DecodeError> {
+    let Some(at) = state.inflight_at(ack.packet_id) else {
+        return Ok(());
+    };
+    if !matches!(state.inflight.get(at), Some(Inflight { stage: Stage::Published(delivery), .. }) if delivery.qos == 1)
     {
-        remove(hub, session, state, at);
+        return Err(DecodeError::protocol("a PUBACK for a QoS 2 message"));
     }
+    remove(hub, session, state, at);
+    Ok(())
 }
 
 /// The subscriber is done with it.
@@ -323,17 +334,25 @@ pub(crate) fn pubrec(
     Ok(())
 }
 
-/// PUBCOMP.
-pub(crate) fn pubcomp(hub: &Hub, session: &Session, state: &mut SessionState, ack: Ack) {
-    if let Some(at) = state.inflight_at(ack.packet_id)
-        && matches!(
-            state.inflight.get(at),
-            Some(Inflight {
-                stage: Stage::Released,
-                ..
-            })
-        )
-    {
-        remove(hub, session, state, at);
+/// PUBCOMP. One that belongs to nothing is ignored, as with PUBACK.
+pub(crate) fn pubcomp(
+    hub: &Hub,
+    session: &Session,
+    state: &mut SessionState,
+    ack: Ack,
+) -> Result<(), DecodeError> {
+    let Some(at) = state.inflight_at(ack.packet_id) else {
+        return Ok(());
+    };
+    let released = state
+        .inflight
+        .get(at)
+        .is_some_and(|inflight| matches!(inflight.stage, Stage::Released));
+    if !released {
+        return Err(DecodeError::protocol(
+            "a PUBCOMP for a message that was not released",
+        ));
     }
+    remove(hub, session, state, at);
+    Ok(())
 }

@@ -97,7 +97,7 @@ fn refusal(hub: &Hub, client: &Client, state: &SessionState, filter: &str) -> Op
         return Some((reason::TOPIC_FILTER_INVALID, "topic_limits"));
     }
     if hub.acl.may_subscribe(&client.publisher.who(), filter) == MaySubscribe::No {
-        return Some((reason::NOT_AUTHORIZED, "not_authorized"));
+        return Some((hub.config.acl.refused_subscribe_v5.reason(), "not_authorized"));
     }
     let full =
         state.filters.len() >= hub.config.session.max_subscriptions && !state.filters.contains_key(filter);

@@ -144,7 +144,7 @@ fn publish(message: &Message) -> Packet {
     let publish = Publish::new(message.topic.as_bytes().clone(), message.payload.clone(), false);
     let left_s = message.expiry_left_s(now_ms()).unwrap_or(Some(0));
     let properties = message.properties.as_ref().map(|properties| PublishProperties {
-        payload_format_indicator: properties.payload_format_utf8.then_some(1),
+        payload_format_indicator: properties.payload_format_utf8.map(u8::from),
         message_expiry_interval: left_s,
         topic_alias: None,
         response_topic: properties.response_topic.clone(),
@@ -198,7 +198,7 @@ fn message(topic: Topic, payload: Bytes, properties: Option<PublishProperties>) 
     let properties = properties.map(|properties| {
         Box::new(Properties {
             content_type: properties.content_type,
-            payload_format_utf8: properties.payload_format_indicator == Some(1),
+            payload_format_utf8: properties.payload_format_indicator.map(|flag| flag == 1),
             message_expiry_s: None,
             response_topic: properties.response_topic,
             correlation_data: properties.correlation_data,

@@ -78,8 +78,8 @@ pub(super) struct DeliveryRecord {
 struct PropertiesRecord {
     #[prost(string, optional, tag = "1")]
     content_type: Option<String>,
-    #[prost(bool, tag = "2")]
-    payload_format_utf8: bool,
+    #[prost(bool, optional, tag = "2")]
+    payload_format_utf8: Option<bool>,
     #[prost(uint32, optional, tag = "3")]
     message_expiry_s: Option<u32>,
     #[prost(string, optional, tag = "4")]
