@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh run     what the embedded default needs: Postgres, and a C++ compiler for librdkafka
 #   scripts/setup.sh up      that, HAProxy, Java and Kafka's jars
-#   scripts/setup.sh test    that, the test clients (mosquitto, Python), protoc
+#   scripts/setup.sh test    that, the test clients (mosquitto, Python), faketime, protoc
 #
 # Packages come by apt where that is possible (root, or sudo); elsewhere it says which to install and stops.
 # Without Kafka's jars `test` goes on (what is left then runs on the embedded cluster), unless
@@ -29,6 +29,7 @@ has_java() { java -version 2>&1 | grep -Eq 'version "(1[7-9]|[2-9][0-9])'; }
 has_jars() { cmp -s scripts/kafka/pom.xml .run/kafka/lib/pom.xml; }
 has_venv() { cmp -s tests/python/requirements.txt "$venv/requirements.txt"; }
 has_schemathesis() { cmp -s tests/python/schemathesis.txt "$schemathesis/requirements.txt"; }
+has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1'; }
 has_maven() { has_jars || command -v mvn; }
 has_venv_module() { { has_venv && has_schemathesis; } || python3 -c 'import ensurepip, venv'; }
 
@@ -44,6 +45,7 @@ find_missing() {
     need maven has_maven
     if [ "$what" = up ]; then return; fi
     need mosquitto-clients command -v mosquitto_pub
+    need faketime has_faketime
     need protobuf-compiler command -v protoc
     need python3-venv has_venv_module
 }

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::clock::Clock;
+use crate::disk::Disk;
+
 /// A process of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
@@ -35,6 +38,18 @@ pub enum Fault {
     Stop(Part),
     /// Nothing passes in either direction, and nobody is told; then it goes on, or never does.
     Hang(Wire),
+    /// No byte is left on the gateway's disk, then it is freed.
+    DiskFull,
+    /// The gateway's disk refuses writes, then takes them again.
+    ReadOnly,
+    /// A dead gateway's newest segment ends in a write that was cut short.
+    TornTail,
+    /// A bit of one of a dead gateway's newest records is changed.
+    FlippedTail,
+    /// Bits anywhere in a dead gateway's segments are changed.
+    FlippedAny,
+    /// The wall clock of gateway and APIs jumps, and later back.
+    ClockStep,
 }
 
 const PARTS: [Part; 5] = [
@@ -52,7 +67,24 @@ impl Fault {
         let kills = PARTS.map(Self::Kill);
         let stops = PARTS.map(Self::Stop);
         let hangs = WIRES.map(Self::Hang);
-        [&kills[..], &stops, &hangs].concat()
+        let others = [
+            Self::DiskFull,
+            Self::ReadOnly,
+            Self::TornTail,
+            Self::FlippedTail,
+            Self::FlippedAny,
+            Self::ClockStep,
+        ];
+        [&kills[..], &stops, &hangs, &others].concat()
+    }
+
+    /// Why it cannot be done here; `None` where it can.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::DiskFull | Self::ReadOnly => Disk::missing(),
+            Self::ClockStep => Clock::missing(),
+            _ => None,
+        }
     }
 
     /// The kinds that a comma-separated list names; `kill` is all of `kill-gateway`, `kill-api` and so on.
@@ -90,6 +122,12 @@ impl fmt::Display for Fault {
             Self::Kill(part) => ("kill", part.name()),
             Self::Stop(part) => ("stop", part.name()),
             Self::Hang(wire) => ("hang", wire.name()),
+            Self::DiskFull => ("disk", "full"),
+            Self::ReadOnly => ("disk", "read-only"),
+            Self::TornTail => ("bytes", "torn-tail"),
+            Self::FlippedTail => ("bytes", "flipped-tail"),
+            Self::FlippedAny => ("bytes", "flipped-any"),
+            Self::ClockStep => ("clock", "step"),
         };
         f.pad(&format!("{verb}-{object}"))
     }

@@ -5,6 +5,7 @@
 //!
 //! - [`fault`]: what can be done to the whole, by name; [`schedule`]: which comes when, by the seed.
 //! - [`rig`]: the whole, with short timeouts; [`link`]: its wires, which can hang.
+//! - [`disk`], [`clock`], [`segments`]: what the gateway writes to, goes by, and has written.
 //! - [`fleet`]: the load; [`unit`]: what is followed from a device to both ends.
 //! - [`inflict`]: each fault in action.
 //! - [`audit`]: what was acknowledged against what Kafka and Postgres hold.
@@ -15,6 +16,8 @@
 //! strikes is chance.
 
 pub mod audit;
+pub mod clock;
+pub mod disk;
 pub mod fault;
 pub mod fleet;
 pub mod inflict;
@@ -23,4 +26,5 @@ pub mod report;
 pub mod rig;
 pub mod run;
 pub mod schedule;
+pub mod segments;
 pub mod unit;

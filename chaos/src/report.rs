@@ -1,6 +1,6 @@
 //! The table: what each kind of fault came to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ pub struct Cycle {
     pub recovered: Duration,
 }
 
+/// A fault that could not be done, and why.
+pub type NotRun = (Fault, String);
+
 /// A whole run. Its text is the table, then the line of totals.
 #[derive(Debug)]
 pub struct Report {
@@ -24,6 +27,8 @@ pub struct Report {
     pub acknowledged: usize,
     pub findings: Vec<Finding>,
     pub exactly_once: bool,
+    /// Faults that could not be done here, and why.
+    pub not_run: Vec<NotRun>,
 }
 
 /// What is wrong, counted.
@@ -31,6 +36,8 @@ pub struct Report {
 pub struct Totals {
     /// Units that are missing in Kafka, in Postgres, or in both.
     pub missing: usize,
+    /// The same of those that the suite destroyed and the gateway reported.
+    pub damaged: usize,
     pub out_of_order: usize,
     pub duplicates_kafka: usize,
     pub duplicates_postgres: usize,
@@ -53,17 +60,18 @@ impl Report {
 impl Totals {
     fn of<'a>(findings: impl Iterator<Item = &'a Finding>) -> Self {
         let mut totals = Self::default();
-        let mut last_missing = None;
+        let (mut missing, mut damaged) = (BTreeSet::new(), BTreeSet::new());
         for finding in findings {
             match finding.wrong {
-                // Findings of one unit stand side by side.
-                Wrong::Missing(_) if last_missing.replace(finding.name) == Some(finding.name) => {}
-                Wrong::Missing(_) => totals.missing += 1,
+                Wrong::Missing(_) => drop(missing.insert(finding.name)),
+                Wrong::Damaged(_) => drop(damaged.insert(finding.name)),
                 Wrong::OutOfOrder => totals.out_of_order += 1,
                 Wrong::Duplicate(Place::Kafka, excess) => totals.duplicates_kafka += excess as usize,
                 Wrong::Duplicate(Place::Postgres, excess) => totals.duplicates_postgres += excess as usize,
             }
         }
+        totals.missing = missing.len();
+        totals.damaged = damaged.difference(&missing).count();
         totals
     }
 }
@@ -87,13 +95,14 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "{:<16}{:>7}{:>12}{:>10}{:>14}{:>9}{:>14}{:>12}{:>15}",
+            "{:<20}{:>7}{:>12}{:>10}{:>14}{:>9}{:>9}{:>14}{:>12}{:>15}",
             "fault",
             "cycles",
             "recovery s",
             "at most",
             "acknowledged",
             "missing",
+            "damaged",
             "out_of_order",
             "dup_kafka",
             "dup_postgres"
@@ -108,16 +117,20 @@ impl fmt::Display for Report {
             );
             writeln!(
                 f,
-                "{fault:<16}{:>7}{:>12.1}{:>10.1}{:>14}{:>9}{:>14}{:>12}{:>15}",
+                "{fault:<20}{:>7}{:>12.1}{:>10.1}{:>14}{:>9}{:>9}{:>14}{:>12}{:>15}",
                 row.cycles.len(),
                 seconds(row.recovered.get(row.recovered.len() / 2)),
                 seconds(row.recovered.last()),
                 row.acknowledged,
                 totals.missing,
+                totals.damaged,
                 totals.out_of_order,
                 totals.duplicates_kafka,
                 totals.duplicates_postgres
             )?;
+        }
+        for (fault, why) in &self.not_run {
+            writeln!(f, "{fault:<20}NOT RUN: {why}")?;
         }
         let totals = self.totals();
         write!(
@@ -159,6 +172,7 @@ mod tests {
             acknowledged: 100,
             findings,
             exactly_once: false,
+            not_run: Vec::new(),
         }
     }
 
@@ -168,17 +182,18 @@ mod tests {
             finding(4, 2, Wrong::Missing(Place::Kafka)),
             finding(4, 2, Wrong::Missing(Place::Postgres)),
             finding(5, 2, Wrong::Duplicate(Place::Kafka, 3)),
+            finding(2, 1, Wrong::Damaged(Place::Postgres)),
         ]);
         let text = report.to_string();
         let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
         let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(
             fields(row("kill-gateway"))[4..],
-            ["50", "0", "0", "0", "0"].map(str::to_owned)
+            ["50", "0", "1", "0", "0", "0"].map(str::to_owned)
         );
         assert_eq!(
             fields(row("kill-kafka"))[4..],
-            ["50", "1", "0", "3", "0"].map(str::to_owned)
+            ["50", "1", "0", "0", "3", "0"].map(str::to_owned)
         );
         assert_eq!(
             text.lines().last().unwrap(),
@@ -196,6 +211,7 @@ mod tests {
         ] {
             assert!(!report(vec![finding(1, 1, wrong)]).is_good(), "{wrong:?}");
         }
+        assert!(report(vec![finding(1, 1, Wrong::Damaged(Place::Kafka))]).is_good());
         let mut repeated = report(vec![finding(1, 1, Wrong::Duplicate(Place::Kafka, 1))]);
         assert!(repeated.is_good());
         repeated.exactly_once = true;

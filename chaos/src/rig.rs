@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, Kafka, PartError, Postgres, process};
@@ -14,7 +15,9 @@ use shopfloor_tests::server::Server;
 use shopfloor_tests::{kafka, postgres, repository, stack};
 use tokio::runtime::Handle;
 
-use crate::fault::Wire;
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::fault::{Fault, Wire};
 use crate::link::Link;
 
 /// Longest wait for an answer on the way; HAProxy's limits alone are above it, as they are above its servers'.
@@ -38,6 +41,10 @@ pub struct Rig {
     pub kafka: Kafka,
     pub postgres: Postgres,
     pub wires: Wires,
+    /// The gateway's, where a fault wants one of its own.
+    pub disk: Option<Disk>,
+    /// Where a fault wants one that can be set.
+    pub clock: Option<Clock>,
     dir: tempfile::TempDir,
 }
 
@@ -62,10 +69,16 @@ impl Wires {
 }
 
 impl Rig {
-    /// Starts everything and loads the reference data. `delivery` is the gateway's `bridge.kafka.delivery`. `None`
-    /// where real Kafka cannot be had and need not be.
-    pub fn start(runtime: &Handle, delivery: Option<&str>) -> Option<Self> {
+    /// Starts everything that `faults` need and loads the reference data. `delivery` is the gateway's
+    /// `bridge.kafka.delivery`. `None` where real Kafka cannot be had and need not be.
+    pub fn start(runtime: &Handle, faults: &[Fault], delivery: Option<&str>) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let wanted = |which: &[Fault]| faults.iter().any(|fault| which.contains(fault));
+        let disk = wanted(&[Fault::DiskFull, Fault::ReadOnly])
+            .then(|| Disk::mount(&data_dir(dir.path())).expect("a disk for the gateway"));
+        let clock =
+            wanted(&[Fault::ClockStep]).then(|| Clock::new(dir.path()).expect("a clock that can be set"));
+        let clocked = clock.as_ref().map(Clock::environment).unwrap_or_default();
         let open = |to: SocketAddr| Link::open(runtime, to).expect("a port for a wire");
         // Clients are told the wire's port, so the wire must know the node's before it runs.
         let at_kafka = SocketAddr::from((Ipv4Addr::LOCALHOST, ok(process::free_port())));
@@ -110,7 +123,7 @@ impl Rig {
                 database_url: &database_url,
                 bootstrap: &kafka.bootstrap(),
                 token: TOKEN,
-                env: &api_settings(),
+                env: &[api_settings(), clocked.clone()].concat(),
             }
             .spawn()
         });
@@ -121,7 +134,7 @@ impl Rig {
             bootstrap: &kafka.bootstrap(),
             api: wires.api.address(),
             token: TOKEN,
-            env: &gateway_settings(delivery),
+            env: &[gateway_settings(delivery), clocked].concat(),
         }
         .spawn();
         for server in apis.iter_mut().chain([&mut gateway]) {
@@ -135,6 +148,8 @@ impl Rig {
             kafka,
             postgres,
             wires,
+            disk,
+            clock,
             dir,
         })
     }
@@ -149,10 +164,32 @@ impl Rig {
         self.postgres.psql(DATABASE, script)
     }
 
-    /// The logs of a run that failed.
+    /// Where the gateway keeps its spool.
+    pub fn data_dir(&self) -> PathBuf {
+        data_dir(self.dir())
+    }
+
+    /// Everything that the gateway has said, over all its lives.
+    pub fn gateway_log(&self) -> std::io::Result<String> {
+        std::fs::read(self.gateway.dir().join("log")).map(|log| String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// The logs and the spool of a run that failed.
     pub fn keep(self) -> PathBuf {
+        if self.disk.is_some() {
+            let to = self.dir().join("gateway/data-kept");
+            let copied = Command::new("cp").arg("-a").arg(self.data_dir()).arg(to).status();
+            if !copied.is_ok_and(|status| status.success()) {
+                eprintln!("the spool could not be kept");
+            }
+        }
         self.dir.keep()
     }
+}
+
+/// As [`Gateway`] configures it.
+fn data_dir(dir: &Path) -> PathBuf {
+    dir.join("gateway/data")
 }
 
 fn gateway_settings(delivery: Option<&str>) -> Vec<(String, String)> {
@@ -185,6 +222,7 @@ fn api_settings() -> Vec<(String, String)> {
     let timeout_ms = TIMEOUT.as_millis();
     settings(&[
         ("API__REQUEST_TIMEOUT_MS", &timeout_ms),
+        ("API__MQTT__PUBLISH_TIMEOUT_MS", &1000),
         ("API__DATABASE__CONNECT_TIMEOUT_MS", &1000),
         ("API__DATABASE__STATEMENT_TIMEOUT_MS", &1500),
     ])

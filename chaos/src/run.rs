@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rand::Rng;
 use rand::rngs::StdRng;
+use shopfloor_tests::repository;
 
 use crate::audit::{Audit, Finding};
 use crate::fault::Fault;
 use crate::fleet::Fleets;
 use crate::inflict::inflict;
-use crate::report::{Cycle, Report};
+use crate::report::{Cycle, NotRun, Report};
 use crate::rig::Rig;
 use crate::schedule::Schedule;
 
@@ -45,7 +46,8 @@ pub fn run(options: &Options) -> Result<Option<Report>> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let Some(rig) = Rig::start(runtime.handle(), options.delivery.as_deref()) else {
+    let (faults, not_run) = possible(&options.faults)?;
+    let Some(rig) = Rig::start(runtime.handle(), &faults, options.delivery.as_deref()) else {
         return Ok(None);
     };
     let devices = rig.wires.get(crate::fault::Wire::Devices).address();
@@ -64,7 +66,7 @@ pub fn run(options: &Options) -> Result<Option<Report>> {
         exactly_once: options.delivery.as_deref() == Some(EXACTLY_ONCE),
         told: HashSet::new(),
     };
-    let done = run.all_cycles(options).and_then(|()| {
+    let done = run.all_cycles(options, faults).and_then(|()| {
         let Run {
             fleets,
             audit,
@@ -90,11 +92,29 @@ pub fn run(options: &Options) -> Result<Option<Report>> {
         findings: run.audit.findings(),
         cycles: run.cycles,
         exactly_once: run.exactly_once,
+        not_run,
     };
     if !report.is_good() {
         println!("logs are in {}", run.rig.keep().display());
     }
     Ok(Some(report))
+}
+
+/// The faults that can be done here, and why the others cannot.
+fn possible(faults: &[Fault]) -> Result<(Vec<Fault>, Vec<NotRun>)> {
+    let (mut can, mut cannot) = (Vec::new(), Vec::new());
+    for fault in faults {
+        match fault.missing() {
+            None => can.push(*fault),
+            Some(why) if repository::require_real() => bail!("{fault} cannot be done here: {why}"),
+            Some(why) => cannot.push((*fault, why)),
+        }
+    }
+    ensure!(
+        !can.is_empty(),
+        "none of these faults can be done here: {cannot:?}"
+    );
+    Ok((can, cannot))
 }
 
 struct Run {
@@ -108,9 +128,9 @@ struct Run {
 }
 
 impl Run {
-    fn all_cycles(&mut self, options: &Options) -> Result<()> {
+    fn all_cycles(&mut self, options: &Options, faults: Vec<Fault>) -> Result<()> {
         self.wait_for_flow().context("before the first fault")?;
-        let mut schedule = Schedule::new(options.faults.clone(), options.seed);
+        let mut schedule = Schedule::new(faults, options.seed);
         for number in 1..=options.cycles {
             let (fault, rng) = schedule.draw();
             self.cycle(number, fault, rng)
@@ -126,7 +146,9 @@ impl Run {
     fn cycle(&mut self, number: usize, fault: Fault, mut rng: StdRng) -> Result<()> {
         let before = self.audit.acknowledged();
         sleep(Duration::from_millis(rng.random_range(CALM_MS)));
-        inflict(fault, &mut self.rig, &mut rng);
+        for damaged in inflict(fault, &mut self.rig, &mut rng)? {
+            self.audit.damage(damaged);
+        }
         let recovered = self.wait_for_flow()?;
         let cycle = Cycle {
             fault,
@@ -134,7 +156,7 @@ impl Run {
             recovered,
         };
         println!(
-            "cycle {number:<5}{fault:<16}recovered {:>5.1} s  acknowledged {}",
+            "cycle {number:<5}{fault:<20}recovered {:>5.1} s  acknowledged {}",
             recovered.as_secs_f64(),
             cycle.acknowledged
         );

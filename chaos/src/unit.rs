@@ -1,5 +1,6 @@
 //! What is followed from a device to both ends: one produced unit.
 
+use serde::Deserialize;
 use shopfloor::simulate::ack_log::AckLine;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -34,7 +35,28 @@ pub struct Receipt {
     pub cycle: usize,
 }
 
+/// What of a unit's JSON is looked at: the same from the device to Kafka.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Json<'a> {
+    machine_id: i32,
+    order: i32,
+    part_id: i32,
+    #[serde(borrow)]
+    time_of_production: &'a str,
+}
+
 impl Unit {
+    pub fn of_json(json: &[u8]) -> Option<Self> {
+        let Json {
+            machine_id,
+            order,
+            part_id,
+            time_of_production,
+        } = serde_json::from_slice(json).ok()?;
+        Self::at(machine_id, order, part_id, time_of_production)
+    }
+
     /// `None` where the numbers are nobody's: no fleet publishes such a unit.
     pub fn new(machine: i32, order: i32, part: i32, time_ms: i64) -> Option<Self> {
         let fleet = STARTS_MS.iter().rposition(|start_ms| *start_ms <= time_ms)?;

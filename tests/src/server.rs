@@ -134,18 +134,16 @@ impl Server {
 
 fn spawn(kind: &'static str, dir: &Path, own: &[OsString], env: &[(String, String)]) -> Process {
     // The binary takes every SHOPFLOOR_ variable as a setting; this one is the tests'.
-    let mut args: Vec<OsString> = vec![
-        "-u".into(),
-        "SHOPFLOOR_REQUIRE_REAL".into(),
-        repository::binary().into(),
-        kind.into(),
-    ];
+    let mut args: Vec<OsString> = vec!["-u".into(), "SHOPFLOOR_REQUIRE_REAL".into()];
+    // Not of the watchdog's shell: only the server goes by them.
+    args.extend(env.iter().map(|(name, value)| format!("{name}={value}").into()));
+    args.extend([repository::binary().into(), kind.into()]);
     args.extend_from_slice(own);
     Process::spawn(Spec {
         part: kind,
         program: Path::new("env"),
         args,
-        env: env.to_vec(),
+        env: Vec::new(),
         user: None,
         log: dir.join("log"),
         stop_signal: Signal::TERM,

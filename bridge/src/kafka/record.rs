@@ -81,9 +81,13 @@ impl Undelivered {
             | Code::InvalidRecord
             | Code::InvalidDifferentRecord
             | Code::InvalidMessage
-            | Code::InvalidTimestamp
             | Code::PolicyViolation
             | Code::UnsupportedForMessageFormat => Self::Suspect(why),
+            // Not the record's fault: one with the same time is taken once the clocks agree.
+            Code::InvalidTimestamp => Self::Again(format!(
+                "{why}: this machine's clock is further from the brokers' than the topic's \
+                 message.timestamp.after.max.ms (an hour by default); set it, the records wait"
+            )),
             _ => Self::Again(why),
         }
     }
@@ -96,4 +100,18 @@ pub enum Full {
     Queue,
     /// The embedded cluster would have to forget records.
     Embedded,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_makes_records_wait_and_no_dead_letter() {
+        let why = Undelivered::on_the_way(RDKafkaErrorCode::InvalidTimestamp);
+        assert!(
+            matches!(&why, Undelivered::Again(why) if why.contains("clock")),
+            "{why:?}"
+        );
+    }
 }

@@ -9,7 +9,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
-use serde::Deserialize;
 
 use crate::unit::Unit;
 
@@ -23,16 +22,6 @@ pub(super) struct Reader {
     config: ClientConfig,
     /// The next offset of each partition.
     next: BTreeMap<i32, i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Record<'a> {
-    machine_id: i32,
-    order: i32,
-    part_id: i32,
-    #[serde(borrow)]
-    time_of_production: &'a str,
 }
 
 impl Reader {
@@ -75,7 +64,7 @@ impl Reader {
                 Some(Err(error)) => return Err(error).context("reading Kafka's records"),
                 Some(Ok(message)) => {
                     self.next.insert(message.partition(), message.offset() + 1);
-                    let unit = unit(message.payload().unwrap_or_default()).with_context(|| {
+                    let unit = Unit::of_json(message.payload().unwrap_or_default()).with_context(|| {
                         format!(
                             "offset {} of partition {} is no unit",
                             message.offset(),
@@ -102,15 +91,4 @@ impl Reader {
 fn is_passing(code: rdkafka::types::RDKafkaErrorCode) -> bool {
     use rdkafka::types::RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
     matches!(code, AllBrokersDown | BrokerTransportFailure | OperationTimedOut)
-}
-
-fn unit(value: &[u8]) -> Result<Unit> {
-    let record: Record<'_> = serde_json::from_slice(value)?;
-    Unit::at(
-        record.machine_id,
-        record.order,
-        record.part_id,
-        record.time_of_production,
-    )
-    .context("it is nobody's")
 }

@@ -1,12 +1,14 @@
 //! What was acknowledged against what Kafka and Postgres hold, unit by unit.
 //!
 //! - *Missing*: acknowledged, and not in Kafka or not in Postgres as it was published.
+//! - *Damaged*: missing because the suite destroyed its only copy on disk, and reported by the gateway with its sequence.
 //! - *Out of order*: its first copy in Kafka stands behind one that its device published later, or in another
 //!   partition than its machine's.
 //! - *Duplicate*: a copy beyond those that MQTT permits: one with QoS 2; with QoS 1 as many as the device sent, since
 //!   whoever has no acknowledgement publishes again.
 
 mod kafka;
+mod losses;
 mod postgres;
 
 use std::collections::{HashMap, HashSet};
@@ -16,6 +18,7 @@ use anyhow::Result;
 
 use crate::fleet::permitted_copies;
 use crate::rig::Rig;
+use crate::segments::Damaged;
 use crate::unit::{Name, Receipt, Unit};
 
 /// What is missing this long after the last one came is lost.
@@ -30,6 +33,7 @@ pub struct Audit {
     kafka: Copies,
     order: Order,
     postgres: Copies,
+    losses: losses::Losses,
 }
 
 /// Where copies are counted.
@@ -43,6 +47,8 @@ pub enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wrong {
     Missing(Place),
+    /// Missing, by the suite's own hand, and reported.
+    Damaged(Place),
     OutOfOrder,
     /// With the number of copies too many.
     Duplicate(Place, u32),
@@ -51,7 +57,11 @@ pub enum Wrong {
 impl Wrong {
     /// Whether it must not be: Kafka may repeat where it is not told each record exactly once.
     pub fn is_broken_promise(self, exactly_once: bool) -> bool {
-        exactly_once || !matches!(self, Self::Duplicate(Place::Kafka, _))
+        match self {
+            Self::Missing(_) | Self::OutOfOrder | Self::Duplicate(Place::Postgres, _) => true,
+            Self::Duplicate(Place::Kafka, _) => exactly_once,
+            Self::Damaged(_) => false,
+        }
     }
 }
 
@@ -72,7 +82,13 @@ impl Audit {
             kafka: Copies::default(),
             order: Order::default(),
             postgres: Copies::default(),
+            losses: losses::Losses::default(),
         }
+    }
+
+    /// Holds that the only copy of this record may be gone.
+    pub fn damage(&mut self, damaged: Damaged) {
+        self.losses.damage(damaged);
     }
 
     /// Holds the device's word: this must be there at the end.
@@ -100,14 +116,19 @@ impl Audit {
                     order.first_copy(partition, unit.name);
                 }
             })?;
-            let rows = postgres::count(rig)?;
-            let absent = self.receipts.len().saturating_sub(rows) + self.missing(Place::Kafka).count();
+            self.losses.read(&rig.gateway_log()?);
+            let reported = self
+                .absent(Place::Postgres)
+                .filter(|(_, excused)| *excused)
+                .count();
+            let rows = postgres::count(rig)? + reported;
+            let absent = self.receipts.len().saturating_sub(rows) + self.missing(Place::Kafka);
             if absent == 0 || progress.1.elapsed() > PATIENCE {
                 self.postgres = Copies::default();
                 postgres::read(rig)?.into_iter().for_each(|unit| {
                     self.postgres.count(unit);
                 });
-                if self.missing(Place::Postgres).count() == 0 || progress.1.elapsed() > PATIENCE {
+                if self.missing(Place::Postgres) == 0 || progress.1.elapsed() > PATIENCE {
                     return Ok(());
                 }
             }
@@ -129,8 +150,13 @@ impl Audit {
             });
         };
         for place in [Place::Kafka, Place::Postgres] {
-            for receipt in self.missing(place) {
-                add(receipt, Wrong::Missing(place));
+            for (receipt, excused) in self.absent(place) {
+                let wrong = if excused {
+                    Wrong::Damaged(place)
+                } else {
+                    Wrong::Missing(place)
+                };
+                add(receipt, wrong);
             }
             for (receipt, excess) in self.duplicates(place) {
                 add(receipt, Wrong::Duplicate(place, excess));
@@ -143,10 +169,16 @@ impl Audit {
         findings
     }
 
-    fn missing(&self, place: Place) -> impl Iterator<Item = &Receipt> {
+    /// Acknowledged and not there, each with whether it was damaged and reported.
+    fn absent(&self, place: Place) -> impl Iterator<Item = (&Receipt, bool)> {
         self.receipts
             .values()
             .filter(move |receipt| !self.copies(place).hold(&self.as_held(place, receipt.unit)))
+            .map(move |receipt| (receipt, self.losses.excuse(place, receipt.unit.name)))
+    }
+
+    fn missing(&self, place: Place) -> usize {
+        self.absent(place).filter(|(_, excused)| !excused).count()
     }
 
     fn duplicates(&self, place: Place) -> impl Iterator<Item = (&Receipt, u32)> {
