@@ -33,6 +33,8 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Most machines that one request may create.
     pub max_machines_per_request: u32,
+    /// Most rows of a page that a client may ask a list for.
+    pub max_page_rows: u32,
     /// Bearer token that `/internal/*` asks for. Without one, any client that can connect may post there.
     pub internal_token: Option<String>,
 }
@@ -83,6 +85,7 @@ impl fmt::Debug for ApiConfig {
             .field("max_requests_in_flight", &self.max_requests_in_flight)
             .field("max_body_bytes", &self.max_body_bytes)
             .field("max_machines_per_request", &self.max_machines_per_request)
+            .field("max_page_rows", &self.max_page_rows)
             .field(
                 "internal_token",
                 &self.internal_token.as_ref().map(|_| "not shown"),
@@ -105,6 +108,7 @@ impl Default for ApiConfig {
             max_requests_in_flight: 1_024,
             max_body_bytes: 102_400,
             max_machines_per_request: 10_000,
+            max_page_rows: 1_000,
             internal_token: None,
         }
     }
@@ -169,6 +173,7 @@ impl ApiConfig {
             self.max_machines_per_request,
             1..=100_000,
         );
+        check_range(out, format!("{at}.max_page_rows"), self.max_page_rows, 1..=10_000);
         if self
             .internal_token
             .as_deref()

@@ -18,6 +18,7 @@
 //! - [`store`]: Postgres. The only folder that names tokio-postgres.
 //! - `validate`: bodies to commands, with the original's texts; `js` has the conversions that they imply.
 //!   [`telemetry`] holds the rules of a valid batch.
+//! - `paging`: what a list's query asks for; `cursor` is where a page ended, as text.
 //! - `conditions`: entity tags, `If-Match` and `If-None-Match`.
 //! - `model`: the entities as clients and Kafka see them.
 //! - [`error`]: what went wrong, in the domain's terms.
@@ -38,10 +39,12 @@ mod api;
 mod body;
 mod conditions;
 mod identity;
+mod cursor;
 mod js;
 mod model;
 mod mqtt;
 mod openapi;
+mod paging;
 mod path;
 mod problem;
 mod rate_limit;

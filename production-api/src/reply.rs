@@ -7,8 +7,10 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
 use crate::conditions::{Conditions, EntityTag};
+use crate::cursor::Key;
 use crate::error::Error;
 use crate::metrics;
+use crate::paging::Page;
 use crate::problem::Refusal;
 use crate::store::StoreError;
 
@@ -91,6 +93,25 @@ pub(crate) async fn list<T: Serialize + Send + 'static>(
     let bracket = |text: &'static str| stream::once(async move { Ok(Bytes::from_static(text.as_bytes())) });
     let body = Body::from_stream(bracket("[").chain(chunks).chain(bracket("]")));
     Ok(([(header::CONTENT_TYPE, JSON)], body).into_response())
+}
+
+/// A page of a list, with a link to the next where `rows` has one more row than the page.
+pub(crate) fn page<T: Serialize, K: Key>(
+    conditions: &Conditions,
+    page: &Page<K>,
+    mut rows: Vec<T>,
+    key: impl Fn(&T) -> K,
+) -> Result<Response, Error> {
+    let size = page.rows as usize;
+    let is_last = rows.len() <= size;
+    rows.truncate(size);
+    let mut response = representation(conditions, &rows)?;
+    if let Some(last) = rows.last().filter(|_| !is_last)
+        && let Some(link) = page.link_after(key(last))
+    {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
 }
 
 fn broke_off(error: &StoreError) {

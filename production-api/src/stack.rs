@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Router};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::BoxCloneSyncService;
@@ -104,6 +104,13 @@ fn cors() -> CorsLayer {
             Method::DELETE,
         ])
         .allow_headers(AllowHeaders::mirror_request())
+        // What scripts of another origin may read beyond the few that every answer shows.
+        .expose_headers([
+            header::ETAG,
+            header::LINK,
+            header::RETRY_AFTER,
+            request_id::HEADER,
+        ])
 }
 
 /// The CORS layer answers every OPTIONS request itself, with 200.

@@ -179,6 +179,10 @@ impl Operation {
             let text = "What If-Match and If-None-Match can name. Absent on lists of more than 255 rows.";
             success["headers"] = json!({"ETag": {"description": text, "schema": {"type": "string"}}});
         }
+        if self.has_pages() {
+            let text = "The next page, where there is one: `<path>; rel=\"next\"`";
+            success["headers"]["Link"] = json!({"description": text, "schema": {"type": "string"}});
+        }
         responses.insert(self.success.to_string(), success);
         if self.is_read() {
             responses.insert("304".into(), json!({"description": reason(304)}));

@@ -8,6 +8,12 @@ impl Operation {
     /// All of its parameters.
     pub(super) fn parameters(&self) -> Vec<Value> {
         let mut parameters: Vec<Value> = self.in_path().or_else(|| self.filter()).into_iter().collect();
+        if self.has_pages() {
+            parameters.extend(pages());
+        }
+        if self.path == "/supply-chain" && self.is_read() {
+            parameters.extend(unit_filters());
+        }
         if self.is_read() {
             let text = "Entity tags of copies that the client has; 304 where one is still good";
             parameters.push(header("If-None-Match", text));
@@ -16,6 +22,11 @@ impl Operation {
             parameters.push(header("If-Match", text));
         }
         parameters
+    }
+
+    /// True for the lists of whole tables.
+    pub(super) fn has_pages(&self) -> bool {
+        self.is_read() && self.answer.starts_with('[') && !self.path.contains('{')
     }
 
     /// True where the answer is what is stored.
@@ -45,6 +56,31 @@ impl Operation {
         };
         Some(json!({"name": name, "in": "path", "required": true, "schema": schema}))
     }
+}
+
+fn pages() -> [Value; 2] {
+    let size = json!({"type": "integer", "minimum": 1, "maximum": 1000});
+    let text = "Rows of a page. Without it and `after` the list is whole.";
+    let after = "Where the page before ended: taken from its Link header.";
+    [
+        in_query("pageSize", text, size),
+        in_query("after", after, json!({"type": "string"})),
+    ]
+}
+
+fn unit_filters() -> [Value; 4] {
+    let id = || json!({"type": "integer", "format": "int32", "minimum": 1});
+    let time = || json!({"type": "string", "format": "date-time"});
+    [
+        in_query("machineId", "Only units of this machine.", id()),
+        in_query("partId", "Only units of this part.", id()),
+        in_query("from", "Only units produced at this time or later.", time()),
+        in_query("to", "Only units produced before this time.", time()),
+    ]
+}
+
+fn in_query(name: &str, description: &str, schema: Value) -> Value {
+    json!({"name": name, "in": "query", "description": description, "schema": schema})
 }
 
 fn header(name: &str, description: &str) -> Value {

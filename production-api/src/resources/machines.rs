@@ -6,12 +6,17 @@ use super::Answer;
 use crate::api::Api;
 use crate::body::Payload;
 use crate::conditions::Conditions;
+use crate::paging::Query;
 use crate::path::Param;
 use crate::reply;
 use crate::validate::machine as validate;
 
-pub(crate) async fn list(State(api): State<Api>, conditions: Conditions) -> Answer {
-    reply::list(&conditions, api.store.machines().await?).await
+pub(crate) async fn list(State(api): State<Api>, query: Query, conditions: Conditions) -> Answer {
+    let Some(page) = query.page_of("/machine", api.config.max_page_rows)? else {
+        return reply::list(&conditions, api.store.machines().await?).await;
+    };
+    let rows = api.store.machines_page(&page).await?;
+    reply::page(&conditions, &page, rows, |row| row.id)
 }
 
 pub(crate) async fn get(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {

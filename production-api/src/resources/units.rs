@@ -6,12 +6,28 @@ use super::Answer;
 use crate::api::Api;
 use crate::body::Payload;
 use crate::conditions::Conditions;
+use crate::cursor::UnitKey;
+use crate::paging::Query;
 use crate::path::Param;
 use crate::reply;
 use crate::validate::unit as validate;
+use crate::validate::unit_filter::{self, UnitFilter};
 
-pub(crate) async fn list(State(api): State<Api>, conditions: Conditions) -> Answer {
-    reply::list(&conditions, api.store.units().await?).await
+pub(crate) async fn list(State(api): State<Api>, query: Query, conditions: Conditions) -> Answer {
+    let Some(mut asked) = query.of("/supply-chain", &unit_filter::NAMES) else {
+        return reply::list(&conditions, api.store.units().await?).await;
+    };
+    let filter = UnitFilter::read(&mut asked);
+    let page = asked.page(api.config.max_page_rows);
+    asked.check()?;
+    let Some(page) = page else {
+        return reply::list(&conditions, api.store.chosen_units(&filter).await?).await;
+    };
+    let rows = api.store.units_page(&filter, &page).await?;
+    reply::page(&conditions, &page, rows, |unit| UnitKey {
+        time_s: unit.time_of_production.to_stored(),
+        id: unit.id,
+    })
 }
 
 pub(crate) async fn get(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {

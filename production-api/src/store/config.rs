@@ -16,6 +16,8 @@ pub struct DatabaseConfig {
     pub connect_timeout_ms: u64,
     /// Time for one statement; Postgres ends it then.
     pub statement_timeout_ms: u64,
+    /// Time for a list that is written as its rows come, in which its client must have read it.
+    pub list_timeout_ms: u64,
 }
 
 /// Without secrets.
@@ -26,6 +28,7 @@ impl fmt::Debug for DatabaseConfig {
             .field("max_connections", &self.max_connections)
             .field("connect_timeout_ms", &self.connect_timeout_ms)
             .field("statement_timeout_ms", &self.statement_timeout_ms)
+            .field("list_timeout_ms", &self.list_timeout_ms)
             .finish()
     }
 }
@@ -37,6 +40,7 @@ impl Default for DatabaseConfig {
             max_connections: 16,
             connect_timeout_ms: 3_000,
             statement_timeout_ms: 10_000,
+            list_timeout_ms: 60_000,
         }
     }
 }
@@ -68,6 +72,12 @@ impl DatabaseConfig {
             format!("{at}.statement_timeout_ms"),
             self.statement_timeout_ms,
             50..=600_000,
+        );
+        check_range(
+            out,
+            format!("{at}.list_timeout_ms"),
+            self.list_timeout_ms,
+            50..=3_600_000,
         );
     }
 }

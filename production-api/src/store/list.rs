@@ -9,6 +9,7 @@ use std::time::Duration;
 use deadpool_postgres::{Object, PoolError, TimeoutType};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row, RowStream};
 
 use super::error::StoreError;
@@ -26,10 +27,19 @@ enum Next {
 
 impl Store {
     /// The rows of `sql` as they come: memory holds a few of them, however many there are. A list that is not read
-    /// within `statement_timeout_ms` ends in an error.
+    /// within `list_timeout_ms` ends in an error.
     pub(super) async fn rows<T>(
         &self,
         sql: &str,
+        read: fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<impl Stream<Item = Result<T, StoreError>> + Send + use<T>, StoreError> {
+        self.rows_with(sql, Vec::new(), read).await
+    }
+
+    pub(super) async fn rows_with<T>(
+        &self,
+        sql: &str,
+        parameters: Vec<Box<dyn ToSql + Sync + Send>>,
         read: fn(&Row) -> Result<T, StoreError>,
     ) -> Result<impl Stream<Item = Result<T, StoreError>> + Send + use<T>, StoreError> {
         let permit = Arc::clone(&self.lists.permits).acquire_owned();
@@ -38,15 +48,35 @@ impl Store {
             return Err(StoreError::Pool(PoolError::Timeout(TimeoutType::Wait)));
         };
         let client = self.client().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let rows = client.query_raw(&statement, std::iter::empty::<i32>()).await?;
-        let (sender, receiver) = mpsc::channel(ROWS_AHEAD);
         let time = self.lists.time;
+        // A list may take longer than a statement; both are on the wire at once.
+        let allow = format!("SET statement_timeout = {}", time.as_millis());
+        let prepared =
+            futures_util::future::try_join(async { Ok(client.batch_execute(&allow).await?) }, async {
+                Ok::<_, StoreError>(client.prepare_cached(sql).await?)
+            });
+        let rows = match prepared.await {
+            Ok(((), statement)) => client.query_raw(&statement, parameters).await,
+            Err(error) => {
+                drop(Object::take(client));
+                return Err(error);
+            }
+        };
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => {
+                drop(Object::take(client));
+                return Err(error.into());
+            }
+        };
+        let (sender, receiver) = mpsc::channel(ROWS_AHEAD);
         // A task of its own: a body whose client does not read is not polled, and could not keep the time.
         tokio::spawn(async move {
             let whole = tokio::time::timeout(time, forward(rows, sender)).await;
             if whole != Ok(true) {
                 abandon(client).await;
+            } else if client.batch_execute("RESET statement_timeout").await.is_err() {
+                drop(Object::take(client));
             }
             drop(permit);
         });

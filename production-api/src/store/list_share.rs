@@ -22,8 +22,7 @@ impl Lists {
         Self {
             permits: Arc::new(Semaphore::new((config.max_connections / 2).max(1))),
             wait: Duration::from_millis(config.connect_timeout_ms),
-            // Postgres's own limit of the statement does not end it while it waits for a reader.
-            time: Duration::from_millis(config.statement_timeout_ms),
+            time: Duration::from_millis(config.list_timeout_ms),
         }
     }
 }

@@ -92,7 +92,7 @@ impl Store {
     }
 }
 
-fn machine(row: &Row) -> Result<Machine, StoreError> {
+pub(super) fn machine(row: &Row) -> Result<Machine, StoreError> {
     Ok(Machine { id: row.try_get(0)? })
 }
 

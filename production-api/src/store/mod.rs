@@ -19,6 +19,7 @@ mod list_share;
 pub(crate) mod listen;
 mod machines;
 mod materials;
+mod pages;
 mod parts;
 mod pool;
 mod prices;

@@ -18,10 +18,10 @@ use crate::validate::unit::{NewUnit, UnitChange};
 const MACHINE: &str = "FK_027c3d3ad4cb59ddc20d8f670b2";
 const PART: &str = "FK_76a6631b2801637d6c3612d4ee2";
 
-const COLUMNS: &str =
+pub(super) const COLUMNS: &str =
     "id, \"machineId\", \"timeOfProduction\", \"partId\", \"order\", var1, var2, var3, var4, var5";
 
-fn unit(row: &Row) -> Result<Unit, StoreError> {
+pub(super) fn unit(row: &Row) -> Result<Unit, StoreError> {
     Ok(Unit {
         id: row.try_get(0)?,
         machine_id: row.try_get(1)?,

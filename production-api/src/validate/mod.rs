@@ -11,6 +11,7 @@ pub(crate) mod part;
 pub(crate) mod price;
 pub(crate) mod price_date;
 pub(crate) mod unit;
+pub(crate) mod unit_filter;
 
 mod nested;
 

@@ -198,7 +198,7 @@ async fn clients_that_read_no_list_take_neither_the_pool_nor_a_connection_for_lo
     let server = Server::start(&url.unwrap(), any_port(), |config| {
         config.database.max_connections = 2;
         config.database.connect_timeout_ms = 1_000;
-        config.database.statement_timeout_ms = 3_000;
+        config.database.list_timeout_ms = 3_000;
     })
     .await;
     // More than the sockets of both sides take in.
