@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use sha2::{Digest, Sha256};
 
 use crate::api::Api;
 use crate::error::Error;
@@ -29,15 +30,26 @@ impl<S: Sync> FromRequestParts<S> for Payload {
     }
 }
 
-/// Reads the body into a [`Payload`] extension.
+/// The hash of the body's text: what tells a repeated request from another under the same key. A request extension.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fingerprint(pub(crate) [u8; 32]);
+
+/// Reads the body into a [`Payload`] extension, and leaves its [`Fingerprint`].
 pub(crate) async fn read(State(api): State<Api>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     match payload(&parts.headers, body, api.config.max_body_bytes).await {
-        Ok(value) => {
+        Ok((value, fingerprint)) => {
             parts.extensions.insert(Payload(value));
+            parts.extensions.insert(fingerprint);
             next.run(Request::from_parts(parts, Body::empty())).await
         }
         Err(error) => error.into_response(),
+    }
+}
+
+impl Fingerprint {
+    fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
     }
 }
 
@@ -47,9 +59,9 @@ enum Format {
     Form,
 }
 
-async fn payload(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Js, Error> {
+async fn payload(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<(Js, Fingerprint), Error> {
     let Some((format, charset)) = content_type(headers) else {
-        return Ok(Js::Map(Vec::new()));
+        return Ok((Js::Map(Vec::new()), Fingerprint::of(b"")));
     };
     if charset != "utf-8" {
         let charset = charset.to_ascii_uppercase();
@@ -70,13 +82,15 @@ async fn payload(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Js
         Err(_) => return Err(Error::Malformed("request aborted".into())),
     };
     let bytes = encoding.decode(bytes, max_bytes)?;
+    let fingerprint = Fingerprint::of(&bytes);
     let text = String::from_utf8_lossy(&bytes);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    match format {
-        _ if text.is_empty() => Ok(Js::Map(Vec::new())),
-        Format::Json => json::parse_body(text).map_err(Error::Malformed),
-        Format::Form => form::parse(text).map_err(|_| Error::TooLarge),
-    }
+    let value = match format {
+        _ if text.is_empty() => Js::Map(Vec::new()),
+        Format::Json => json::parse_body(text).map_err(Error::Malformed)?,
+        Format::Form => form::parse(text).map_err(|_| Error::TooLarge)?,
+    };
+    Ok((value, fingerprint))
 }
 
 /// The format and the lower-case charset; `None` where the body is of neither format.

@@ -45,6 +45,10 @@ impl EntityTag {
         Self(tag)
     }
 
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub(crate) fn to_header(&self) -> Option<HeaderValue> {
         self.0.parse().ok()
     }

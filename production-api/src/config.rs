@@ -21,6 +21,7 @@ pub struct ApiConfig {
     pub listener: ListenerConfig,
     pub database: DatabaseConfig,
     pub rate_limit: RateLimitConfig,
+    pub idempotency: IdempotencyConfig,
     pub ingest: IngestConfig,
     pub outbox: OutboxConfig,
     pub mqtt: MqttConfig,
@@ -51,6 +52,18 @@ pub struct RateLimitConfig {
     pub max_clients: usize,
 }
 
+/// What is kept for requests that are sent again under their `Idempotency-Key`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdempotencyConfig {
+    /// How long an answer is kept.
+    pub retention_s: u64,
+    /// Answers kept at most; over it the oldest go.
+    pub max_keys: u32,
+    /// Largest answer; a write that would answer more is refused under a key.
+    pub max_answer_bytes: usize,
+}
+
 /// Limits of `POST /internal/v1/telemetry`, and how long what it keeps is kept.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -77,6 +90,7 @@ impl fmt::Debug for ApiConfig {
             .field("listener", &self.listener)
             .field("database", &self.database)
             .field("rate_limit", &self.rate_limit)
+            .field("idempotency", &self.idempotency)
             .field("ingest", &self.ingest)
             .field("outbox", &self.outbox)
             .field("mqtt", &self.mqtt)
@@ -100,6 +114,7 @@ impl Default for ApiConfig {
             listener: ListenerConfig::new(([127, 0, 0, 1], 3002).into()),
             database: DatabaseConfig::default(),
             rate_limit: RateLimitConfig::default(),
+            idempotency: IdempotencyConfig::default(),
             ingest: IngestConfig::default(),
             outbox: OutboxConfig::default(),
             mqtt: MqttConfig::default(),
@@ -125,6 +140,16 @@ impl Default for RateLimitConfig {
     }
 }
 
+impl Default for IdempotencyConfig {
+    fn default() -> Self {
+        Self {
+            retention_s: 86_400,
+            max_keys: 100_000,
+            max_answer_bytes: 256 * 1024,
+        }
+    }
+}
+
 impl Default for IngestConfig {
     fn default() -> Self {
         Self {
@@ -144,6 +169,7 @@ impl ApiConfig {
         self.listener.problems(&format!("{at}.listener"), out);
         self.database.problems(&format!("{at}.database"), out);
         self.rate_limit.problems(&format!("{at}.rate_limit"), out);
+        self.idempotency.problems(&format!("{at}.idempotency"), out);
         self.ingest.problems(&format!("{at}.ingest"), out);
         self.outbox.problems(&format!("{at}.outbox"), out);
         self.mqtt
@@ -197,6 +223,24 @@ impl RateLimitConfig {
             format!("{at}.max_clients"),
             self.max_clients,
             16..=10_000_000,
+        );
+    }
+}
+
+impl IdempotencyConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        check_range(
+            out,
+            format!("{at}.retention_s"),
+            self.retention_s,
+            60..=30 * 86_400,
+        );
+        check_range(out, format!("{at}.max_keys"), self.max_keys, 1..=10_000_000);
+        check_range(
+            out,
+            format!("{at}.max_answer_bytes"),
+            self.max_answer_bytes,
+            1_024..=16 * 1024 * 1024,
         );
     }
 }

@@ -23,6 +23,10 @@ pub enum Error {
     /// The resource is not as `If-Match` or `If-None-Match` wants it.
     #[error("{0}")]
     PreconditionFailed(String),
+    #[error("A request with this Idempotency-Key is being worked on. Send it again for its answer.")]
+    KeyInUse,
+    #[error("This Idempotency-Key was used with another body. Use a new key for a new request.")]
+    KeyReused,
     #[error("request entity too large")]
     TooLarge,
     #[error("{0}")]
@@ -79,6 +83,8 @@ impl Error {
             Self::NotFound(_) | Self::NotFoundNamed(_) => "not_found",
             Self::Conflict(_) => "conflict",
             Self::PreconditionFailed(_) => "precondition_failed",
+            Self::KeyInUse => "idempotency_key_in_use",
+            Self::KeyReused => "idempotency_key_reused",
             Self::TooLarge => "too_large",
             Self::UnsupportedMedia(_) => "unsupported_media",
             Self::Unauthorized | Self::NoToken | Self::BadToken(_) => "unauthorized",

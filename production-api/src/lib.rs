@@ -6,6 +6,7 @@
 //! - `stack`: every layer that a request passes, one list; `rate_limit` and `body` are its own layers.
 //! - `identity`: who may do what, by tokens of an OpenID Connect provider.
 //! - `openapi`: the description of all routes, and Swagger UI.
+//! - `idempotency`: writes that are sent again under their `Idempotency-Key`.
 //! - `routes`: every route, one table; `path` reads the id in a path.
 //! - `resources`: the controllers, one file each. [`ingest`]: the gateways' telemetry.
 //! - `api`: [`Api`], what they share.
@@ -40,6 +41,7 @@ mod body;
 mod conditions;
 mod identity;
 mod cursor;
+mod idempotency;
 mod js;
 mod model;
 mod mqtt;

@@ -4,6 +4,8 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 
 const REQUEST_SECONDS: &str = "shopfloor_api_request_seconds";
 const FAILED_TOTAL: &str = "shopfloor_api_requests_failed_total";
+const IDEMPOTENCY_TOTAL: &str = "shopfloor_api_idempotency_total";
+const IDEMPOTENCY_KEYS: &str = "shopfloor_api_idempotency_keys";
 const LIMITED_TOTAL: &str = "shopfloor_api_requests_rate_limited_total";
 const TOKENS_REFUSED_TOTAL: &str = "shopfloor_api_tokens_refused_total";
 
@@ -18,6 +20,14 @@ pub fn describe() {
     describe_counter!(
         TOKENS_REFUSED_TOTAL,
         "Requests refused for their bearer token, by reason."
+    );
+    describe_counter!(
+        IDEMPOTENCY_TOTAL,
+        "Requests under an Idempotency-Key that was used before: replayed, or reused for another body."
+    );
+    describe_gauge!(
+        IDEMPOTENCY_KEYS,
+        "Answers kept for the Idempotency-Keys of their requests."
     );
     describe_ingest();
     describe_mqtt();
@@ -35,6 +45,15 @@ pub(crate) fn failed(kind: &'static str) {
 
 pub(crate) fn token_refused(reason: &'static str) {
     counter!(TOKENS_REFUSED_TOTAL, "reason" => reason).increment(1);
+}
+
+/// `outcome` is `replayed` or `reused`.
+pub(crate) fn idempotency(outcome: &'static str) {
+    counter!(IDEMPOTENCY_TOTAL, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn idempotency_keys(count: i64) {
+    gauge!(IDEMPOTENCY_KEYS).set(count as f64);
 }
 
 pub(crate) fn rate_limited() {

@@ -17,7 +17,7 @@ use crate::store::StoreError;
 /// Seconds after which a client may try again when a part is down or overloaded.
 const RETRY_AFTER_S: u32 = 2;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// Rows of a list that are written at once, where so many are there already. A list of fewer is one body.
 const ROWS_PER_CHUNK: usize = 256;
@@ -164,7 +164,8 @@ impl Error {
         match self {
             Self::Fields(_) | Self::Malformed(_) | Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) | Self::NotFoundNamed(_) => StatusCode::NOT_FOUND,
-            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::KeyInUse => StatusCode::CONFLICT,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,

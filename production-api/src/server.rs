@@ -43,11 +43,8 @@ impl Api {
 
     /// Starts the upkeep alone: sweep of the quarantine, trimming of the ledger, gauges.
     pub fn start_upkeep(&self, stop: &CancellationToken, tasks: &TaskTracker) {
-        tasks.spawn(upkeep::run(
-            self.store.clone(),
-            self.config.ingest.clone(),
-            stop.clone(),
-        ));
+        let (store, config, stop) = (self.store.clone(), Arc::clone(&self.config), stop.clone());
+        tasks.spawn(async move { Box::pin(upkeep::run(store, &config, stop)).await });
     }
 
     /// Serves `listener` until `stop`; requests under way are finished on `tasks`.

@@ -22,7 +22,7 @@ use crate::api::Api;
 use crate::error::Error;
 use crate::rate_limit::RateLimit;
 use crate::request_id::{self, FreshId};
-use crate::{body, conditions, identity, metrics, openapi, problem, rate_limit, routes};
+use crate::{body, conditions, idempotency, identity, metrics, openapi, problem, rate_limit, routes};
 
 /// The whole service behind the connections.
 pub(crate) type Stack = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
@@ -86,7 +86,9 @@ fn public(api: &Api) -> Router {
         .layer(from_fn_with_state(limit, rate_limit::limit));
     routes::public(api.clone())
         // Behind the router's match, so that the label is the route and not the path.
+        // A write that was done is answered again, whatever its conditions say by now.
         .route_layer(from_fn(conditions::refuse_elsewhere))
+        .route_layer(from_fn_with_state(api.clone(), idempotency::replay))
         .route_layer(from_fn(identity::authorize))
         .route_layer(from_fn(measure))
         .layer(layers)

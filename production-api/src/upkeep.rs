@@ -6,23 +6,28 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::IngestConfig;
+use crate::config::{ApiConfig, IdempotencyConfig};
 use crate::metrics;
 use crate::store::records::{self, Reason};
 use crate::store::{Store, StoreError, outbox, quarantine};
 
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
 const TRIM_EVERY: Duration = Duration::from_secs(600);
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// Runs every job until `stop`.
-pub(crate) async fn run(store: Store, config: IngestConfig, stop: CancellationToken) {
-    let sweep_every = Duration::from_millis(config.sweep_interval_ms);
-    let retention = Duration::from_secs(config.ledger_retention_s);
+pub(crate) async fn run(store: Store, config: &ApiConfig, stop: CancellationToken) {
+    let sweep_every = Duration::from_millis(config.ingest.sweep_interval_ms);
+    let retention = Duration::from_secs(config.ingest.ledger_retention_s);
     let jobs = async {
         tokio::join!(
             every(&store, GAUGES_EVERY, "gauges", || gauges(&store)),
             every(&store, sweep_every, "quarantine sweep", || sweep(&store)),
             every(&store, TRIM_EVERY, "ledger trimming", || trim(&store, retention)),
+            every(&store, FORGET_EVERY, "idempotency keys", || forget(
+                &store,
+                &config.idempotency
+            )),
         )
     };
     tokio::select! {
@@ -71,6 +76,12 @@ async fn sweep(store: &Store) -> Result<(), StoreError> {
         tracing::info!(admitted, "stored records that were in quarantine");
     }
     metrics::quarantine_swept(admitted);
+    Ok(())
+}
+
+async fn forget(store: &Store, config: &IdempotencyConfig) -> Result<(), StoreError> {
+    let retention = Duration::from_secs(config.retention_s);
+    metrics::idempotency_keys(store.trim_idempotency(retention, config.max_keys).await?);
     Ok(())
 }
 

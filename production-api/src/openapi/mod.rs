@@ -102,7 +102,7 @@ const EVENT_STREAM: &str = "text/event-stream";
 
 /// Refusals that every operation has, and those of a body.
 const ANYWHERE: [u16; 7] = [400, 401, 403, 412, 429, 500, 503];
-const OF_A_BODY: [u16; 2] = [413, 415];
+const OF_A_BODY: [u16; 4] = [409, 413, 415, 422];
 
 /// The whole document.
 pub(crate) fn document() -> Value {

@@ -21,6 +21,10 @@ impl Operation {
             let text = "Entity tags of which the resource must have one, or *; else 412";
             parameters.push(header("If-Match", text));
         }
+        if self.keeps_answers() {
+            let text = "Of the client's making: the same request sent again under it is answered again and done once";
+            parameters.push(header("Idempotency-Key", text));
+        }
         parameters
     }
 
@@ -32,6 +36,11 @@ impl Operation {
     /// True where the answer is what is stored.
     pub(super) fn is_read(&self) -> bool {
         self.method == "get" && self.answer != EVENT_STREAM
+    }
+
+    /// True where a write can be sent again under its key.
+    pub(super) fn keeps_answers(&self) -> bool {
+        self.method != "get" && !self.path.starts_with("/mqtt/")
     }
 
     /// True where GET of the same address has one answer, whose tag a write can name.

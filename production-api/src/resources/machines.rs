@@ -6,6 +6,7 @@ use super::Answer;
 use crate::api::Api;
 use crate::body::Payload;
 use crate::conditions::Conditions;
+use crate::idempotency::Once;
 use crate::paging::Query;
 use crate::path::Param;
 use crate::reply;
@@ -24,23 +25,30 @@ pub(crate) async fn get(State(api): State<Api>, param: Param, conditions: Condit
 }
 
 /// The body says nothing, whatever it is.
-pub(crate) async fn create(State(api): State<Api>) -> Answer {
-    let written = api.store.create_machines(1).await?;
+pub(crate) async fn create(State(api): State<Api>, once: Once) -> Answer {
+    let written = once.row(&api).create_machines(1).await?;
     Ok(reply::created(&written.first()))
 }
 
-pub(crate) async fn create_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+pub(crate) async fn create_many(State(api): State<Api>, once: Once, Payload(body): Payload) -> Answer {
     let quantity = validate::quantity(&body, api.config.max_machines_per_request)?;
-    Ok(reply::created(&api.store.create_machines(quantity).await?))
+    Ok(reply::created(&once.rows(&api).create_machines(quantity).await?))
 }
 
-pub(crate) async fn delete(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {
-    api.store.delete_machine(param.id()?, &conditions).await?;
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    once: Once,
+    param: Param,
+    conditions: Conditions,
+) -> Answer {
+    once.nothing(&api)
+        .delete_machine(param.id()?, &conditions)
+        .await?;
     Ok(reply::no_content())
 }
 
-pub(crate) async fn delete_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+pub(crate) async fn delete_many(State(api): State<Api>, once: Once, Payload(body): Payload) -> Answer {
     let ids = validate::delete_many(&body)?;
-    api.store.delete_machines(ids).await?;
+    once.nothing(&api).delete_machines(ids).await?;
     Ok(reply::no_content())
 }

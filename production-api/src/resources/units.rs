@@ -7,6 +7,7 @@ use crate::api::Api;
 use crate::body::Payload;
 use crate::conditions::Conditions;
 use crate::cursor::UnitKey;
+use crate::idempotency::Once;
 use crate::paging::Query;
 use crate::path::Param;
 use crate::reply;
@@ -35,33 +36,34 @@ pub(crate) async fn get(State(api): State<Api>, param: Param, conditions: Condit
     reply::representation(&conditions, &api.store.unit(id, sent).await?)
 }
 
-pub(crate) async fn create(State(api): State<Api>, Payload(body): Payload) -> Answer {
+pub(crate) async fn create(State(api): State<Api>, once: Once, Payload(body): Payload) -> Answer {
     let unit = validate::create(&body)?;
-    let written = api.store.create_units(vec![unit]).await?;
+    let written = once.row(&api).create_units(vec![unit]).await?;
     Ok(reply::created(&written.first()))
 }
 
-pub(crate) async fn create_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+pub(crate) async fn create_many(State(api): State<Api>, once: Once, Payload(body): Payload) -> Answer {
     let units = validate::create_many(&body)?;
-    Ok(reply::created(&api.store.create_units(units).await?))
+    Ok(reply::created(&once.rows(&api).create_units(units).await?))
 }
 
 pub(crate) async fn update(
     State(api): State<Api>,
+    once: Once,
     param: Param,
     conditions: Conditions,
     Payload(body): Payload,
 ) -> Answer {
     let change = validate::update(&body)?;
     let (id, sent) = param.unit_id()?;
-    let (written, now) = api
-        .store
+    let (written, now) = once
+        .row(&api)
         .update_unit((id, sent.to_owned(), change), &conditions)
         .await?;
     reply::changed(&written, &now)
 }
 
-pub(crate) async fn update_many(State(api): State<Api>, Payload(body): Payload) -> Answer {
+pub(crate) async fn update_many(State(api): State<Api>, once: Once, Payload(body): Payload) -> Answer {
     let changes = validate::update_many(&body)?;
-    Ok(reply::ok(&api.store.update_units(changes).await?))
+    Ok(reply::ok(&once.rows(&api).update_units(changes).await?))
 }

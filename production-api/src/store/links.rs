@@ -3,7 +3,7 @@
 use deadpool_postgres::Transaction;
 
 use super::rows::{PART_COLUMNS, material, part};
-use super::{Store, StoreError, begin};
+use super::{Store, StoreError};
 use crate::error::Error;
 use crate::model::{MaterialWithParts, PartWithMaterials};
 
@@ -15,7 +15,7 @@ impl Store {
         part_ids: &[i32],
     ) -> Result<MaterialWithParts, Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let sql = "SELECT id, name FROM material WHERE id = $1 FOR KEY SHARE";
         let statement = tx.prepare_cached(sql).await?;
         let row = tx.query_opt(&statement, &[&material_id]).await?;
@@ -31,11 +31,12 @@ impl Store {
         let statement = tx.prepare_cached(sql).await?;
         let rows = tx.query(&statement, &[&material_id]).await?;
         let part_informations = rows.iter().map(part).collect::<Result<_, _>>()?;
-        tx.commit().await?;
-        Ok(MaterialWithParts {
+        let answer = MaterialWithParts {
             material,
             part_informations,
-        })
+        };
+        tx.commit(std::slice::from_ref(&answer)).await?;
+        Ok(answer)
     }
 
     /// Links a part with materials; a link that is there already stays. Answers the part with all its materials.
@@ -45,7 +46,7 @@ impl Store {
         material_ids: &[i32],
     ) -> Result<PartWithMaterials, Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         // Materials first: both directions lock the two tables in the same order.
         let sql = "SELECT id FROM material WHERE id = ANY($1) ORDER BY id FOR KEY SHARE";
         let all_there = all_exist(&tx, sql, material_ids).await?;
@@ -66,8 +67,9 @@ impl Store {
         let statement = tx.prepare_cached(sql).await?;
         let rows = tx.query(&statement, &[&part_id]).await?;
         let materials = rows.iter().map(material).collect::<Result<_, _>>()?;
-        tx.commit().await?;
-        Ok(PartWithMaterials { part, materials })
+        let answer = PartWithMaterials { part, materials };
+        tx.commit(std::slice::from_ref(&answer)).await?;
+        Ok(answer)
     }
 
     /// Removes links of a material; one that is not there is no fault.
@@ -97,14 +99,14 @@ impl Store {
         gone: Error,
     ) -> Result<(), Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let exists = tx.prepare_cached(exists).await?;
         if tx.query_opt(&exists, &[&id]).await?.is_none() {
             return Err(gone);
         }
         let delete = tx.prepare_cached(delete).await?;
         tx.execute(&delete, &[&id, &others]).await?;
-        tx.commit().await?;
+        tx.commit::<()>(&[]).await?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use futures_util::Stream;
 use tokio_postgres::Row;
 
 use super::outbox::emit;
-use super::{Store, StoreError, begin, quarantine};
+use super::{Store, StoreError, quarantine};
 use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Machine, Written};
@@ -30,7 +30,7 @@ impl Store {
 
     pub(crate) async fn create_machines(&self, count: u32) -> Result<Vec<Written<Machine>>, Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let sql = "INSERT INTO machine SELECT nextval('machine_id_seq') FROM generate_series(1, $1::bigint) RETURNING id";
         let statement = tx.prepare_cached(sql).await?;
         let rows = tx.query(&statement, &[&i64::from(count)]).await?;
@@ -41,7 +41,7 @@ impl Store {
         emit(&tx, &written).await?;
         let ids: Vec<i32> = written.iter().map(|written| written.entity.id).collect();
         quarantine::admit(&tx, &ids, &[]).await?;
-        tx.commit().await?;
+        tx.commit(&written).await?;
         Ok(written)
     }
 
@@ -63,7 +63,7 @@ impl Store {
         ids.sort_unstable();
         ids.dedup();
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         // Locked in the order of their ids so that two requests never wait for each other.
         let sql = "SELECT id FROM machine WHERE id = ANY($1) ORDER BY id FOR UPDATE";
         let lock = tx.prepare_cached(sql).await?;
@@ -87,7 +87,7 @@ impl Store {
             .map(|id| Written::deleted(Machine { id }))
             .collect();
         emit(&tx, &written).await?;
-        tx.commit().await?;
+        tx.commit(&written).await?;
         Ok(())
     }
 }

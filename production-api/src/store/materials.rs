@@ -7,7 +7,7 @@ use futures_util::Stream;
 
 use super::outbox::emit;
 use super::rows::{material, missing};
-use super::{Store, StoreError, begin};
+use super::{Store, StoreError};
 use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Material, Written};
@@ -69,7 +69,7 @@ impl Store {
         let twice: BTreeSet<String> = names.iter().filter(|name| !seen.insert(*name)).cloned().collect();
         for _ in 0..INSERT_ATTEMPTS {
             let mut client = self.client().await?;
-            let tx = begin(&mut client).await?;
+            let tx = self.begin_write(&mut client).await?;
             let existing = existing_names(&tx, names).await?;
             if !existing.is_empty() {
                 return Err(taken(&existing.into_keys().collect()));
@@ -77,13 +77,15 @@ impl Store {
             match insert_names(&tx, names).await {
                 Ok(written) => {
                     emit(&tx, &written).await?;
-                    tx.commit().await?;
+                    tx.commit(&written).await?;
                     return Ok(written);
                 }
                 Err(error) if error.violated() == Some(UNIQUE_NAME) || error.is_deadlock() => {
                     if !twice.is_empty() {
                         return Err(taken(&twice));
                     }
+                    // The next attempt takes another connection, which must find the request's key free.
+                    tx.rollback().await?;
                     // Another request was faster; the next look sees its rows, unless it was rolled back.
                 }
                 Err(error) => return Err(error.into()),
@@ -132,7 +134,7 @@ impl Store {
         conditions: &Conditions,
     ) -> Result<Vec<Written<Material>>, Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let ids: Vec<i32> = changes.iter().map(|change| change.id).collect();
         let mut rows = locked_materials(&tx, &ids).await?;
         if let Some(id) = ids.iter().find(|id| !rows.contains_key(id)) {
@@ -165,7 +167,8 @@ impl Store {
             outcome => outcome?,
         };
         emit(&tx, &written).await?;
-        tx.commit().await?;
+        let now = written.first().map(|written| written.entity.clone());
+        tx.commit_with(&written, now.as_ref()).await?;
         Ok(written)
     }
 
@@ -187,7 +190,7 @@ impl Store {
         conditions: &Conditions,
     ) -> Result<(), Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let rows = locked_materials(&tx, ids).await?;
         if let Some(ids) = missing(ids, |id| rows.contains_key(id)) {
             return Err(gone(&ids));
@@ -208,7 +211,7 @@ impl Store {
         rows.sort_by_key(|row| row.id);
         let written: Vec<_> = rows.into_iter().map(Written::deleted).collect();
         emit(&tx, &written).await?;
-        tx.commit().await?;
+        tx.commit(&written).await?;
         Ok(())
     }
 }

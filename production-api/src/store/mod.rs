@@ -1,11 +1,12 @@
 //! Postgres: the only folder that names tokio-postgres.
 //!
 //! Layout: `pool` gives connections and transactions; one file per table or group of tables adds its operations to
-//! [`Store`], with `rows` for what several read.
+//! [`Store`], with `rows` for what several read. `write` is the transaction of a request.
 //!
 //! Promise: a write takes a transaction and enqueues its records into the outbox on that same transaction, so that
 //! neither exists without the other.
 
+pub(crate) mod idempotency;
 pub mod outbox;
 pub mod quarantine;
 pub mod records;
@@ -25,6 +26,7 @@ mod pool;
 mod prices;
 mod rows;
 mod units;
+mod write;
 
 pub use config::DatabaseConfig;
 pub use error::StoreError;

@@ -7,7 +7,7 @@ use futures_util::Stream;
 
 use super::outbox::emit;
 use super::rows::{PART_COLUMNS as COLUMNS, missing, part};
-use super::{Store, StoreError, begin, quarantine};
+use super::{Store, StoreError, quarantine};
 use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Decimal, Part, Written};
@@ -35,7 +35,7 @@ impl Store {
 
     pub(crate) async fn create_parts(&self, parts: &[NewPart]) -> Result<Vec<Written<Part>>, Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let (prices, times): (Vec<String>, Vec<i32>) = parts
             .iter()
             .map(|part| (part.default_price.to_string(), part.time_to_produce))
@@ -55,7 +55,7 @@ impl Store {
         emit(&tx, &written).await?;
         let ids: Vec<i32> = written.iter().map(|written| written.entity.id).collect();
         quarantine::admit(&tx, &[], &ids).await?;
-        tx.commit().await?;
+        tx.commit(&written).await?;
         Ok(written)
     }
 
@@ -93,7 +93,7 @@ impl Store {
         conditions: &Conditions,
     ) -> Result<(Vec<Written<Part>>, HashMap<i32, Part>), Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let ids: Vec<i32> = changes.iter().map(|(id, _)| *id).collect();
         let mut rows = locked_parts(&tx, &ids).await?;
         if let Some(id) = ids.iter().find(|id| !rows.contains_key(id)) {
@@ -115,7 +115,7 @@ impl Store {
         }
         update_rows(&tx, &mut rows, &prices).await?;
         emit(&tx, &written).await?;
-        tx.commit().await?;
+        tx.commit_with(&written, rows.values().next()).await?;
         Ok((written, rows))
     }
 
@@ -136,7 +136,7 @@ impl Store {
         conditions: &Conditions,
     ) -> Result<(), Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let rows = locked_parts(&tx, ids).await?;
         if let Some(ids) = missing(ids, |id| rows.contains_key(id)) {
             return Err(gone(&ids));
@@ -159,7 +159,7 @@ impl Store {
         rows.sort_by_key(|row| row.id);
         let written: Vec<_> = rows.into_iter().map(Written::deleted).collect();
         emit(&tx, &written).await?;
-        tx.commit().await?;
+        tx.commit(&written).await?;
         Ok(())
     }
 }

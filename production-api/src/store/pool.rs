@@ -1,6 +1,7 @@
 //! The pool of connections, the schema they need, and transactions on them.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -12,6 +13,7 @@ use tokio_postgres::config::Host;
 
 use super::config::DatabaseConfig;
 use super::error::StoreError;
+use super::idempotency::Claim;
 use super::list_share::Lists;
 
 mod embedded {
@@ -37,6 +39,8 @@ pub struct Store {
     pub(super) postgres: tokio_postgres::Config,
     pub(super) lists: Lists,
     job_timeout: Duration,
+    /// The key under which the next write answers.
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 impl Store {
@@ -75,6 +79,7 @@ impl Store {
             lists: Lists::new(config),
             job_timeout: timeout
                 + Duration::from_millis(config.statement_timeout_ms).saturating_mul(STATEMENTS_OF_A_JOB),
+            claim: None,
         })
     }
 

@@ -4,7 +4,7 @@ use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
 use super::outbox::emit;
-use super::{Store, StoreError, begin};
+use super::{Store, StoreError};
 use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Decimal, Price, Reference, Written};
@@ -32,7 +32,7 @@ impl Store {
         conditions: &Conditions,
     ) -> Result<Vec<Written<Price>>, Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         lock_material(&tx, material_id).await?;
         permit(&tx, material_id, conditions).await?;
         let mut stored = StoredPrices::of(&tx, material_id, prices).await?;
@@ -66,7 +66,7 @@ impl Store {
         }
         stored.update(&tx).await?;
         emit(&tx, &written).await?;
-        tx.commit().await?;
+        tx.commit(&written).await?;
         Ok(written)
     }
 
@@ -78,7 +78,7 @@ impl Store {
         conditions: &Conditions,
     ) -> Result<(), Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         lock_material(&tx, material_id).await?;
         permit(&tx, material_id, conditions).await?;
         let days: Vec<String> = prices.iter().map(|price| price.date.to_stored()).collect();
@@ -113,7 +113,7 @@ impl Store {
         tx.execute(&statement, &[&ids]).await?;
         let written: Vec<_> = gone.into_iter().map(Written::deleted).collect();
         emit(&tx, &written).await?;
-        tx.commit().await?;
+        tx.commit(&written).await?;
         Ok(())
     }
 }

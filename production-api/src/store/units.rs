@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::outbox::emit;
 use super::rows::{PART_COLUMNS, part};
-use super::{Store, StoreError, begin};
+use super::{Store, StoreError};
 use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::model::{Instant, Machine, Part, Unit, Written};
@@ -58,7 +58,7 @@ impl Store {
 
     pub(crate) async fn create_units(&self, units: Vec<NewUnit>) -> Result<Vec<Written<Unit>>, Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let references = units.iter().map(|unit| (unit.machine_id, unit.part_id));
         let parts = referenced_parts(&tx, references).await?;
         let entities = units.into_iter().map(|new| {
@@ -82,7 +82,7 @@ impl Store {
         let sql = format!("INSERT INTO supply_chain ({COLUMNS}) SELECT {COLUMNS} FROM {ROWS}");
         write_rows(&tx, &sql, written.iter().map(|written| &written.entity)).await?;
         emit(&tx, &written).await?;
-        tx.commit().await?;
+        tx.commit(&written).await?;
         Ok(written)
     }
 
@@ -94,12 +94,7 @@ impl Store {
     ) -> Result<(Written<Unit>, Unit), Error> {
         let written = self.change_units(vec![change], conditions).await?.pop();
         let written = written.ok_or(StoreError::Unexpected("no row came back from an update"))?;
-        let now = Unit {
-            time_of_production: Instant::from_stored(written.entity.time_of_production.to_stored()),
-            machine: None,
-            part: None,
-            ..written.entity.clone()
-        };
+        let now = stored(&written.entity);
         Ok((written, now))
     }
 
@@ -117,7 +112,7 @@ impl Store {
         conditions: &Conditions,
     ) -> Result<Vec<Written<Unit>>, Error> {
         let mut client = self.client().await?;
-        let tx = begin(&mut client).await?;
+        let tx = self.begin_write(&mut client).await?;
         let ids: Vec<Uuid> = changes.iter().map(|(id, ..)| *id).collect();
         let sql =
             format!("SELECT {COLUMNS} FROM supply_chain WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE");
@@ -144,8 +139,19 @@ impl Store {
         );
         write_rows(&tx, &sql, rows.values()).await?;
         emit(&tx, &written).await?;
-        tx.commit().await?;
+        let now = written.first().map(|written| stored(&written.entity));
+        tx.commit_with(&written, now.as_ref()).await?;
         Ok(written)
+    }
+}
+
+/// A unit that was just written as GET answers it.
+fn stored(unit: &Unit) -> Unit {
+    Unit {
+        time_of_production: Instant::from_stored(unit.time_of_production.to_stored()),
+        machine: None,
+        part: None,
+        ..unit.clone()
     }
 }
 
