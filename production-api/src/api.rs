@@ -7,6 +7,7 @@ use crate::identity::Identity;
 use crate::mqtt::Mqtt;
 use crate::outbox::Publisher;
 use crate::store::Store;
+use crate::unit_stream::UnitStreams;
 
 /// The production API: its settings, its database and where its records go.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub struct Api {
     pub(crate) identity: Option<Identity>,
     /// Once the API serves, where a broker is named.
     pub(crate) mqtt: Option<Arc<Mqtt>>,
+    /// Once the API serves.
+    pub(crate) unit_streams: Option<Arc<UnitStreams>>,
 }
 
 impl std::fmt::Debug for Api {
@@ -36,6 +39,7 @@ impl Api {
             store,
             publisher,
             mqtt: None,
+            unit_streams: None,
         }
     }
 

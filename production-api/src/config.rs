@@ -22,6 +22,7 @@ pub struct ApiConfig {
     pub database: DatabaseConfig,
     pub rate_limit: RateLimitConfig,
     pub idempotency: IdempotencyConfig,
+    pub unit_stream: UnitStreamConfig,
     pub ingest: IngestConfig,
     pub outbox: OutboxConfig,
     pub mqtt: MqttConfig,
@@ -64,6 +65,24 @@ pub struct IdempotencyConfig {
     pub max_answer_bytes: usize,
 }
 
+/// `GET /supply-chain/stream`, and how long a client that was away can go on from where it was.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UnitStreamConfig {
+    /// Streams of this process at once; further ones are answered with 503.
+    pub max_streams: usize,
+    /// How often a stream looks for changes.
+    pub poll_interval_ms: u64,
+    /// An id alone in quiet streams, so that proxies keep them and clients' last ids stay young.
+    pub heartbeat_ms: u64,
+    /// A client that takes no event for this long is dropped.
+    pub slow_client_ms: u64,
+    /// How long changes are kept for clients that come back.
+    pub retention_s: u64,
+    /// Statements of up to 250 units whose changes are kept at most; over it the oldest go.
+    pub max_changes: u32,
+}
+
 /// Limits of `POST /internal/v1/telemetry`, and how long what it keeps is kept.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -91,6 +110,7 @@ impl fmt::Debug for ApiConfig {
             .field("database", &self.database)
             .field("rate_limit", &self.rate_limit)
             .field("idempotency", &self.idempotency)
+            .field("unit_stream", &self.unit_stream)
             .field("ingest", &self.ingest)
             .field("outbox", &self.outbox)
             .field("mqtt", &self.mqtt)
@@ -115,6 +135,7 @@ impl Default for ApiConfig {
             database: DatabaseConfig::default(),
             rate_limit: RateLimitConfig::default(),
             idempotency: IdempotencyConfig::default(),
+            unit_stream: UnitStreamConfig::default(),
             ingest: IngestConfig::default(),
             outbox: OutboxConfig::default(),
             mqtt: MqttConfig::default(),
@@ -150,6 +171,19 @@ impl Default for IdempotencyConfig {
     }
 }
 
+impl Default for UnitStreamConfig {
+    fn default() -> Self {
+        Self {
+            max_streams: 64,
+            poll_interval_ms: 500,
+            heartbeat_ms: 10_000,
+            slow_client_ms: 10_000,
+            retention_s: 900,
+            max_changes: 200_000,
+        }
+    }
+}
+
 impl Default for IngestConfig {
     fn default() -> Self {
         Self {
@@ -170,6 +204,7 @@ impl ApiConfig {
         self.database.problems(&format!("{at}.database"), out);
         self.rate_limit.problems(&format!("{at}.rate_limit"), out);
         self.idempotency.problems(&format!("{at}.idempotency"), out);
+        self.unit_stream.problems(&format!("{at}.unit_stream"), out);
         self.ingest.problems(&format!("{at}.ingest"), out);
         self.outbox.problems(&format!("{at}.outbox"), out);
         self.mqtt
@@ -241,6 +276,42 @@ impl IdempotencyConfig {
             format!("{at}.max_answer_bytes"),
             self.max_answer_bytes,
             1_024..=16 * 1024 * 1024,
+        );
+    }
+}
+
+impl UnitStreamConfig {
+    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
+        check_range(out, format!("{at}.max_streams"), self.max_streams, 1..=100_000);
+        check_range(
+            out,
+            format!("{at}.poll_interval_ms"),
+            self.poll_interval_ms,
+            10..=60_000,
+        );
+        check_range(
+            out,
+            format!("{at}.heartbeat_ms"),
+            self.heartbeat_ms,
+            100..=600_000,
+        );
+        check_range(
+            out,
+            format!("{at}.slow_client_ms"),
+            self.slow_client_ms,
+            100..=600_000,
+        );
+        check_range(
+            out,
+            format!("{at}.retention_s"),
+            self.retention_s,
+            60..=7 * 86_400,
+        );
+        check_range(
+            out,
+            format!("{at}.max_changes"),
+            self.max_changes,
+            1_000..=100_000_000,
         );
     }
 }

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::api::Api;
 use crate::body::Fingerprint;
 use crate::error::Error;
+use crate::identity::Caller;
 use crate::metrics;
 use crate::reply;
 use crate::store::Store;
@@ -115,8 +116,10 @@ fn claim(api: &Api, request: &Request) -> Result<Claim, Error> {
 
 /// A key means nothing at another address, by another method, or from another caller.
 fn scope(request: &Request, key: &str) -> Hash {
+    let caller = request.extensions().get::<Caller>();
+    let user = caller.map_or("", |caller| &caller.user);
     let mut hash = Sha256::new();
-    for part in [request.method().as_str(), request.uri().path(), key] {
+    for part in [request.method().as_str(), request.uri().path(), user, key] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }

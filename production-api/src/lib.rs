@@ -6,6 +6,7 @@
 //! - `stack`: every layer that a request passes, one list; `rate_limit` and `body` are its own layers.
 //! - `identity`: who may do what, by tokens of an OpenID Connect provider.
 //! - `openapi`: the description of all routes, and Swagger UI.
+//! - `unit_stream`: units as they change, as server-sent events.
 //! - `idempotency`: writes that are sent again under their `Idempotency-Key`.
 //! - `routes`: every route, one table; `path` reads the id in a path.
 //! - `resources`: the controllers, one file each. [`ingest`]: the gateways' telemetry.
@@ -39,9 +40,9 @@ pub mod telemetry;
 mod api;
 mod body;
 mod conditions;
-mod identity;
 mod cursor;
 mod idempotency;
+mod identity;
 mod js;
 mod model;
 mod mqtt;
@@ -56,6 +57,7 @@ mod resources;
 mod routes;
 mod server;
 mod stack;
+mod unit_stream;
 mod upkeep;
 mod validate;
 

@@ -6,6 +6,9 @@ const REQUEST_SECONDS: &str = "shopfloor_api_request_seconds";
 const FAILED_TOTAL: &str = "shopfloor_api_requests_failed_total";
 const IDEMPOTENCY_TOTAL: &str = "shopfloor_api_idempotency_total";
 const IDEMPOTENCY_KEYS: &str = "shopfloor_api_idempotency_keys";
+const UNIT_STREAMS: &str = "shopfloor_api_unit_streams";
+const UNIT_STREAMS_ENDED_TOTAL: &str = "shopfloor_api_unit_streams_ended_total";
+const UNIT_STREAM_EVENTS_TOTAL: &str = "shopfloor_api_unit_stream_events_total";
 const LIMITED_TOTAL: &str = "shopfloor_api_requests_rate_limited_total";
 const TOKENS_REFUSED_TOTAL: &str = "shopfloor_api_tokens_refused_total";
 
@@ -29,6 +32,12 @@ pub fn describe() {
         IDEMPOTENCY_KEYS,
         "Answers kept for the Idempotency-Keys of their requests."
     );
+    describe_gauge!(UNIT_STREAMS, "Open streams of units.");
+    describe_counter!(
+        UNIT_STREAMS_ENDED_TOTAL,
+        "Streams of units that ended or found no place, by reason."
+    );
+    describe_counter!(UNIT_STREAM_EVENTS_TOTAL, "Changes of units that streams sent.");
     describe_ingest();
     describe_mqtt();
     describe_outbox();
@@ -54,6 +63,19 @@ pub(crate) fn idempotency(outcome: &'static str) {
 
 pub(crate) fn idempotency_keys(count: i64) {
     gauge!(IDEMPOTENCY_KEYS).set(count as f64);
+}
+
+pub(crate) fn unit_streams(change: f64) {
+    gauge!(UNIT_STREAMS).increment(change);
+}
+
+/// `reason` is `left`, `slow`, `stop`, `unwritten`, or `no_place` for one that did not begin.
+pub(crate) fn unit_stream_ended(reason: &'static str) {
+    counter!(UNIT_STREAMS_ENDED_TOTAL, "reason" => reason).increment(1);
+}
+
+pub(crate) fn unit_stream_event() {
+    counter!(UNIT_STREAM_EVENTS_TOTAL).increment(1);
 }
 
 pub(crate) fn rate_limited() {

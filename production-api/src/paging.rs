@@ -85,6 +85,15 @@ impl Asked<'_> {
         value
     }
 
+    /// For what is no list.
+    pub(crate) fn refuse_pages(&mut self) {
+        let named = [SIZE, AFTER]
+            .into_iter()
+            .filter(|name| self.values.contains_key(name));
+        let faults = named.map(|name| format!("property {name} should not exist"));
+        self.faults.extend(faults);
+    }
+
     /// The page, where one is asked for.
     pub(crate) fn page<K: Key>(&mut self, max_rows: u32) -> Option<Page<K>> {
         let (size, after) = (self.values.get(SIZE), self.values.get(AFTER));

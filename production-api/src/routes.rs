@@ -11,7 +11,7 @@ use crate::path::SentUri;
 use crate::resources::{machines, materials, mqtt, parts, prices, units};
 
 /// Every fixed word of the table below; clients may write them in any case.
-const WORDS: [&str; 19] = [
+const WORDS: [&str; 20] = [
     "api",
     "v1",
     "materials",
@@ -24,6 +24,7 @@ const WORDS: [&str; 19] = [
     "machine",
     "many-machines",
     "supply-chain",
+    "stream",
     "many-supply-chain",
     "mqtt",
     "publish",
@@ -92,6 +93,7 @@ pub(crate) fn public(api: Api) -> Router {
         .route("/supply-chain", get(units::list).post(units::create))
         .route("/supply-chain/many-supply-chain", post(units::create_many).patch(units::update_many)
             .get(units::get))
+        .route("/supply-chain/stream", get(units::stream).patch(units::update))
         .route("/supply-chain/{id}", get(units::get).patch(units::update))
         .route("/mqtt/publish", post(mqtt::publish))
         .route("/mqtt/subscribe", get(mqtt::subscribe));

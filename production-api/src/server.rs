@@ -19,6 +19,7 @@ use crate::mqtt::Mqtt;
 use crate::outbox::Relay;
 use crate::rate_limit::ClientAddress;
 use crate::stack::{self, Stack};
+use crate::unit_stream::UnitStreams;
 use crate::upkeep;
 
 /// Time for a request's head, and how long an idle HTTP/1.1 connection is kept.
@@ -53,6 +54,8 @@ impl Api {
         if let Some(identity) = &self.identity {
             identity.start(&stop, &tasks);
         }
+        let streams = UnitStreams::new(&self.config.unit_stream, &self.store, &stop, &tasks);
+        self.unit_streams = Some(Arc::new(streams));
         let stack = stack::build(&self);
         let stopping = stop.clone();
         listener

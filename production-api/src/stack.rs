@@ -85,11 +85,12 @@ fn public(api: &Api) -> Router {
         // The original counted a request once its body was read, whatever became of it then.
         .layer(from_fn_with_state(limit, rate_limit::limit));
     routes::public(api.clone())
-        // Behind the router's match, so that the label is the route and not the path.
-        // A write that was done is answered again, whatever its conditions say by now.
+        // Behind the router's match, innermost first.
         .route_layer(from_fn(conditions::refuse_elsewhere))
+        // A write that was done is answered again, whatever its conditions say by now.
         .route_layer(from_fn_with_state(api.clone(), idempotency::replay))
         .route_layer(from_fn(identity::authorize))
+        // The label is the route and not the path.
         .route_layer(from_fn(measure))
         .layer(layers)
 }

@@ -19,11 +19,14 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 pub(crate) async fn run(store: Store, config: &ApiConfig, stop: CancellationToken) {
     let sweep_every = Duration::from_millis(config.ingest.sweep_interval_ms);
     let retention = Duration::from_secs(config.ingest.ledger_retention_s);
+    let change_retention = Duration::from_secs(config.unit_stream.retention_s);
     let jobs = async {
         tokio::join!(
             every(&store, GAUGES_EVERY, "gauges", || gauges(&store)),
             every(&store, sweep_every, "quarantine sweep", || sweep(&store)),
             every(&store, TRIM_EVERY, "ledger trimming", || trim(&store, retention)),
+            every(&store, FORGET_EVERY, "unit changes", || store
+                .trim_unit_changes(change_retention, config.unit_stream.max_changes)),
             every(&store, FORGET_EVERY, "idempotency keys", || forget(
                 &store,
                 &config.idempotency

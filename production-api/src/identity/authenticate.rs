@@ -44,7 +44,8 @@ pub(crate) async fn authenticate(
     };
     tracing::Span::current().record("user", &token.user);
     let role = Role::of(&token.claims, &identity.config.role_claims);
-    request.extensions_mut().insert(Caller { role });
+    let user = token.user.clone();
+    request.extensions_mut().insert(Caller { user, role });
     let response = next.run(request).await;
     end_with_token(response, token.expires_s.saturating_add(identity.config.leeway_s))
 }

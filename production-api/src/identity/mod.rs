@@ -64,6 +64,7 @@ impl Identity {
 /// Who sent a request. A request extension.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
+    pub(crate) user: String,
     /// The highest of their roles.
     role: Option<Role>,
 }

@@ -91,6 +91,7 @@ const OPERATIONS: &[Operation] = &[
     operation("post", "/supply-chain", "Create a unit", "NewUnit", 201, "WrittenUnit", &[400, 404]),
     operation("post", "/supply-chain/many-supply-chain", "Create units, all or none", "NewUnits", 201, "[WrittenUnit]", &[400, 404]),
     operation("patch", "/supply-chain/many-supply-chain", "Change units, all or none", "UnitChanges", 200, "[WrittenUnit]", &[400, 404]),
+    operation("get", "/supply-chain/stream", "Follow units as they change", "", 200, EVENT_STREAM, &[400]),
     operation("get", "/supply-chain/{uuid}", "Get a unit", "", 200, "SupplyChain", &[400, 404]),
     operation("patch", "/supply-chain/{uuid}", "Change a unit", "UnitChange", 200, "WrittenUnit", &[400, 404]),
     operation("post", "/mqtt/publish", "Publish to an MQTT topic; answered when the broker has acknowledged", "MqttMessage", 201, "MqttPublished", &[422, 502, 504]),

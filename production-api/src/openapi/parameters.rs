@@ -14,6 +14,11 @@ impl Operation {
         if self.path == "/supply-chain" && self.is_read() {
             parameters.extend(unit_filters());
         }
+        if self.path == "/supply-chain/stream" {
+            parameters.extend(unit_filters().into_iter().take(2));
+            let text = "The id of the last event that the client has: the stream goes on behind it";
+            parameters.push(header("Last-Event-ID", text));
+        }
         if self.is_read() {
             let text = "Entity tags of copies that the client has; 304 where one is still good";
             parameters.push(header("If-None-Match", text));

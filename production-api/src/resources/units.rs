@@ -1,12 +1,16 @@
 //! `/supply-chain`
 
 use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::response::sse::Sse;
+use http::HeaderMap;
 
 use super::Answer;
 use crate::api::Api;
 use crate::body::Payload;
 use crate::conditions::Conditions;
 use crate::cursor::UnitKey;
+use crate::error::Error;
 use crate::idempotency::Once;
 use crate::paging::Query;
 use crate::path::Param;
@@ -29,6 +33,20 @@ pub(crate) async fn list(State(api): State<Api>, query: Query, conditions: Condi
         time_s: unit.time_of_production.to_stored(),
         id: unit.id,
     })
+}
+
+/// Units as they change.
+pub(crate) async fn stream(State(api): State<Api>, query: Query, headers: HeaderMap) -> Answer {
+    let mut filter = UnitFilter::default();
+    if let Some(mut asked) = query.of("/supply-chain/stream", &unit_filter::NAMES_OF_STREAM) {
+        filter = UnitFilter::read(&mut asked);
+        asked.refuse_pages();
+        asked.check()?;
+    }
+    let last_id = headers.get("last-event-id");
+    let last_id = last_id.map(|id| id.to_str().unwrap_or_default());
+    let streams = api.unit_streams.as_ref().ok_or(Error::Internal)?;
+    Ok(Sse::new(streams.open(filter, last_id).await?).into_response())
 }
 
 pub(crate) async fn get(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {

@@ -11,6 +11,7 @@ pub mod outbox;
 pub mod quarantine;
 pub mod records;
 pub mod telemetry;
+pub(crate) mod unit_changes;
 
 mod config;
 mod error;

@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::model::Unit;
 use crate::paging::Asked;
 
 /// The names that [`UnitFilter::read`] knows.
@@ -10,6 +11,9 @@ pub(crate) const NAMES: [&str; 4] = ["machineId", "partId", "from", "to"];
 
 const ID: &str = "a whole number from 1 to 2147483647";
 const TIME: &str = "a date and time with a zone, as 2024-01-31T08:00:00Z";
+
+/// Those that a stream takes: what comes has no time yet.
+pub(crate) const NAMES_OF_STREAM: [&str; 2] = ["machineId", "partId"];
 
 /// Units of one machine, of one part, of a time; what is not given does not matter.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -36,6 +40,14 @@ impl UnitFilter {
             asked.faults.push("from must not be after to".into());
         }
         filter
+    }
+}
+
+impl UnitFilter {
+    /// Of the machine and the part.
+    pub(crate) fn fits(&self, unit: &Unit) -> bool {
+        self.machine_id.is_none_or(|id| id == unit.machine_id)
+            && self.part_id.is_none_or(|id| id == unit.part_id)
     }
 }
 

@@ -92,6 +92,11 @@ async fn every_operation_that_the_document_describes_is_there_under_its_address(
             .replace("{materialId}", "1")
             .replace("{uuid}", "1");
         for method in methods.as_object().unwrap().keys() {
+            described += 1;
+            // Ends only with its client; `rest_stream` is about it.
+            if path.ends_with("/stream") {
+                continue;
+            }
             let answer = server.send(&method.to_uppercase(), &path, &[], "").await;
             let message = answer.body["message"].to_string();
             assert!(!message.contains("Cannot "), "{method} {path}: {message}");
@@ -101,10 +106,9 @@ async fn every_operation_that_the_document_describes_is_there_under_its_address(
                 "{method} {path}: {}",
                 answer.status
             );
-            described += 1;
         }
     }
-    assert_eq!(described, 39, "the contract's operations");
+    assert_eq!(described, 40, "the contract's operations");
     let page = server.page("/api/v1/production").await;
     assert!(
         page.contains("swagger-ui.css") && page.contains("<base href=\"/api/v1/production/\">"),
