@@ -144,6 +144,19 @@ impl Conditions {
     }
 }
 
+/// A strong tag is of the bytes that were sent, and an encoded body has others: it still tells whether a copy is good.
+pub(crate) fn weaken_encoded<B>(mut response: http::Response<B>) -> http::Response<B> {
+    let headers = response.headers_mut();
+    if headers.contains_key(header::CONTENT_ENCODING)
+        && let Some(tag) = headers.get_mut(header::ETAG)
+        && let Ok(strong) = tag.to_str()
+        && let Ok(weak) = HeaderValue::try_from(format!("W/{strong}"))
+    {
+        *tag = weak;
+    }
+    response
+}
+
 /// Refuses `If-Match` on writes to an address that GET has no single answer for: links, batches, lists. Ignoring it
 /// would write what the client wanted guarded.
 pub(crate) async fn refuse_elsewhere(request: Request, next: Next) -> Result<Response, Error> {

@@ -14,6 +14,8 @@ use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
@@ -23,6 +25,9 @@ use crate::error::Error;
 use crate::rate_limit::RateLimit;
 use crate::request_id::{self, FreshId};
 use crate::{body, conditions, idempotency, identity, metrics, openapi, problem, rate_limit, routes};
+
+/// What fits into one packet gains nothing.
+const MIN_COMPRESSED_BYTES: u16 = 1_400;
 
 /// The whole service behind the connections.
 pub(crate) type Stack = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
@@ -41,6 +46,9 @@ pub(crate) fn build(api: &Api) -> Stack {
         // Browsers of any origin may call, as they could the original; its preflights were 204.
         .map_response(no_content_for_preflights)
         .layer(cors())
+        // Long answers in gzip, where the client takes it.
+        .map_response(conditions::weaken_encoded)
+        .layer(compression())
         // Errors as problem details, where the client asks for them.
         .layer(from_fn(problem::negotiate))
         // A bug answers 500 to one client and ends nothing else.
@@ -93,6 +101,16 @@ fn public(api: &Api) -> Router {
         // The label is the route and not the path.
         .route_layer(from_fn(measure))
         .layer(layers)
+}
+
+/// For answers of a network packet or more, and for none that must arrive as it is written: streams of events.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worth_it = SizeAbove::new(MIN_COMPRESSED_BYTES)
+        .and(NotForContentType::SSE)
+        .and(NotForContentType::IMAGES);
+    CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(worth_it)
 }
 
 fn cors() -> CorsLayer {

@@ -36,7 +36,7 @@ impl Stream {
         let id = last_id.map_or(String::new(), |id| format!("last-event-id: {id}\r\n"));
         // Version 1.0, so that the answer has no chunks.
         let request = format!(
-            "GET /api/v1/supply-chain/stream{query} HTTP/1.0\r\nhost: a\r\naccept: text/event-stream\r\n{id}\r\n"
+            "GET /api/v1/supply-chain/stream{query} HTTP/1.0\r\nhost: a\r\naccept: text/event-stream\r\naccept-encoding: gzip\r\n{id}\r\n"
         );
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut stream = Self {
@@ -47,6 +47,7 @@ impl Stream {
         let head = stream.until("\r\n\r\n").await.unwrap().to_lowercase();
         assert!(head.starts_with("http/1.0 200"), "{head}");
         assert!(head.contains("content-type: text/event-stream"), "{head}");
+        assert!(!head.contains("content-encoding"), "{head}");
         stream
     }
 
