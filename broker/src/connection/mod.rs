@@ -411,7 +411,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             packets += 1;
         }
         self.paused_until = self.throttle.spend(packets, at, self.last_read);
-        Counts::add(&self.hub.sys.counts.packets_received, packets);
+        Counts::add(&self.hub.sys.counts.packets_received, packets as u64);
         if let Some(batch) = self.intake.end(&self.hub) {
             self.acks.add(batch);
         }
