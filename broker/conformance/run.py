@@ -84,8 +84,7 @@ def table(v3, v5, sequences):
     return f"""# Conformance
 
 Written by `make conformance PAHO=<checkout> MOSQUITTO=<checkout>`, which runs the suites of others, unmodified,
-against a fresh gateway each; without the variables it clones them. Nothing of theirs is in this repository. What
-they check is also a test of our own in `broker/tests/`, so that `make test` needs neither.
+against a fresh gateway each; without the variables it clones them. Nothing of theirs is in this repository.
 
 | Suite | Passed | Total | Not applicable |
 | --- | --- | --- | --- |

@@ -81,7 +81,7 @@ async fn take_step(
     step: u8,
     script: &mut Script<'_>,
 ) {
-    if step % 16 == 0 || client.is_none() {
+    if step.is_multiple_of(16) || client.is_none() {
         *client = Some(Client::open(front, at, script.byte()).await);
         return;
     }

@@ -15,7 +15,6 @@ fn replay(target: &str, run: fn(&[u8])) {
     files.sort();
     assert!(!files.is_empty(), "{} is empty", corpus.display());
     for file in files {
-        println!("{}", file.display());
         run(&std::fs::read(&file).unwrap());
     }
 }
