@@ -291,7 +291,7 @@ fn properties() -> impl Strategy<Value = Option<Box<Properties>>> {
     let user = proptest::collection::vec(("\\PC{0,5}", "\\PC{0,5}"), 0..3);
     let all = (
         text(),
-        any::<bool>(),
+        any::<Option<bool>>(),
         any::<Option<u32>>(),
         text(),
         any::<Option<Vec<u8>>>(),
