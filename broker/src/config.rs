@@ -8,6 +8,7 @@ use shopfloor_runtime::Problem;
 use shopfloor_runtime::accept::ListenerConfig;
 use shopfloor_runtime::problem::check_range;
 
+pub(crate) use acl::read_rules;
 pub use acl::{Access, AclConfig, RefusedPublish, RefusedSubscribe, RuleConfig};
 pub use auth::{AuthConfig, CertificateName, UserConfig};
 

@@ -6,7 +6,7 @@
 //! - [`front`]: listeners in, connections served, drained at the end.
 //! - `codec/`: the one place that knows MQTT's bytes.
 //! - `connection/`: one device connection: CONNECT, batches, acknowledgements, subscriptions, its end.
-//! - `auth/`: who a client is, and what it may do.
+//! - `auth/`: who a client is, and what it may do; `topic_pattern`: what its rules are made of.
 //! - `registry`, `session`, `mailbox`: sessions by client id; what is remembered of one; what waits for it.
 //! - `persistence/`: what a restart finds of sessions and retained messages.
 //! - [`tap`]: the seam towards whatever makes messages durable.
@@ -37,6 +37,7 @@ mod session;
 mod subscriptions;
 mod sys;
 pub mod tap;
+mod topic_pattern;
 mod topics;
 
 pub use auth::password_file;

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::auth::acl::Who;
+use crate::topic_pattern::Who;
 
 /// One application message as a device published it. The slices share the connection's read buffer.
 #[derive(Debug, Clone)]

@@ -2,10 +2,8 @@
 //! task, then the server's handler.
 //!
 //! - [`config`]: one listening address and its limits.
-//! - [`admission`]: who may come in.
 //! - [`open`]: from the socket to the handler's stream.
 
-mod admission;
 mod config;
 mod open;
 
@@ -22,13 +20,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{Addresses, Rate};
 use crate::metrics;
 use crate::reload;
 use crate::stream::Connection;
 use crate::tls::{ClientCertificate, Tls};
 use crate::websocket::WebSocketConfig;
-pub(crate) use admission::AddressPlace;
-use admission::{Addresses, Rate};
 pub use config::{ListenerConfig, Transport};
 use open::Door;
 

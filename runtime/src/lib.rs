@@ -4,6 +4,7 @@
 //!
 //! - [`proxy`]: the PROXY protocol header in front of a connection, Required or Rejected.
 //! - [`tls`], [`websocket`]: what may lie between TCP and a server's protocol.
+//! - `admission`: how many may come in, in all, from one address and in a second.
 //! - [`stream`]: an accepted connection, whatever it runs on, and its place among the open ones.
 //! - [`accept`]: the one accept loop: rate, places, PROXY, TLS and WebSocket under deadlines, then the server's handler.
 //! - [`reload`]: files that are read again when they change and on SIGHUP.
@@ -18,6 +19,7 @@
 
 pub mod accept;
 pub mod admin;
+mod admission;
 pub mod jwks;
 pub mod metrics;
 pub mod problem;

@@ -8,10 +8,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::accept::AddressPlace;
-use crate::metrics;
+use crate::admission::Permit;
 
 /// What a protocol, TLS or a WebSocket can run on.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -22,31 +20,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 pub struct Connection {
     inner: Box<dyn Stream>,
     _permit: Permit,
-}
-
-/// One place among a listener's connections and among those of its address.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    listener: &'static str,
-    _place: OwnedSemaphorePermit,
-    _address: AddressPlace,
-}
-
-impl Permit {
-    pub(crate) fn new(listener: &'static str, place: OwnedSemaphorePermit, address: AddressPlace) -> Self {
-        metrics::opened(listener);
-        Self {
-            listener,
-            _place: place,
-            _address: address,
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        metrics::closed(self.listener);
-    }
 }
 
 impl Connection {

@@ -1,13 +1,14 @@
 //! The Kafka sink: spool to producer, in order.
 //!
 //! Layout: [`at_least_once`] and [`exactly_once`] are the two ways of delivery; for the latter, [`committed`] is the cursor
-//! that travels with the records, [`aside`] what Kafka has refused in a transaction that had to be undone. Both begin
-//! again at the cursor, with a new producer, when a producer fails.
+//! that travels with the records, [`aside`] what Kafka has refused in a transaction that had to be undone, [`session`] one
+//! producer's life and [`transaction`] its work. Both ways begin again at the cursor, with a new producer, when one fails.
 
 mod aside;
 mod at_least_once;
 mod committed;
 mod exactly_once;
+mod session;
 mod transaction;
 
 use std::sync::Arc;

@@ -4,18 +4,15 @@
 //! permission, and what no rule permits is refused. `%c` and `%u` stand for a whole level and are compared as text:
 //! a client named `+` or `a/b` is never given more than its name.
 
-mod pattern;
-
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub(crate) use pattern::{Pattern, Who};
-
 use shopfloor_runtime::reload::Reload;
 
-use crate::config::{Access, AclConfig, RuleConfig};
+use crate::config::{Access, AclConfig, RuleConfig, read_rules};
+use crate::topic_pattern::{Pattern, Who};
 use crate::topics;
 
 /// The rules in force; replaced whole.
@@ -72,7 +69,7 @@ impl Acl {
         let mut rules = Rules::default();
         rules.add(&config.rules)?;
         if let Some(file) = &config.file {
-            rules.add(&read_file(file)?)?;
+            rules.add(&read_rules(file)?)?;
         }
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(rules));
         self.generation.fetch_add(1, Ordering::Release);
@@ -122,26 +119,6 @@ impl Acl {
             (true, false) => MaySubscribe::Some,
         }
     }
-}
-
-/// The rules of a file: `[[rules]]` as in the configuration.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<RuleConfig>, String> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct File {
-        #[serde(default)]
-        rules: Vec<RuleConfig>,
-    }
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("the access rules {} cannot be read: {error}", path.display()))?;
-    let file: File = toml::from_str(&text).map_err(|error| {
-        let line = error
-            .span()
-            .and_then(|span| text.get(..span.start))
-            .map_or(1, |before| before.matches('\n').count() + 1);
-        format!("{}:{line}: {}", path.display(), error.message())
-    })?;
-    Ok(file.rules)
 }
 
 /// Compiled rules.

@@ -1,12 +1,12 @@
 //! Who may publish and subscribe to what.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use shopfloor_runtime::Problem;
 
-use crate::auth::acl::{Pattern, read_file};
 use crate::codec::reason;
+use crate::topic_pattern::Pattern;
 
 /// Access rules. Without any, every client may publish and subscribe to everything; with the first one, what no
 /// rule permits is refused.
@@ -91,7 +91,7 @@ impl AclConfig {
     pub(crate) fn problems(&self, at: &str, out: &mut Vec<Problem>) {
         rule_problems(&self.rules, &format!("{at}.rules"), out);
         let Some(file) = &self.file else { return };
-        match read_file(file) {
+        match read_rules(file) {
             Ok(rules) => {
                 let mut inside = Vec::new();
                 rule_problems(&rules, "rules", &mut inside);
@@ -110,6 +110,26 @@ impl AclConfig {
             )),
         }
     }
+}
+
+/// The rules of a file: `[[rules]]` as in the configuration.
+pub(crate) fn read_rules(path: &Path) -> Result<Vec<RuleConfig>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        #[serde(default)]
+        rules: Vec<RuleConfig>,
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("the access rules {} cannot be read: {error}", path.display()))?;
+    let file: File = toml::from_str(&text).map_err(|error| {
+        let line = error
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .map_or(1, |before| before.matches('\n').count() + 1);
+        format!("{}:{line}: {}", path.display(), error.message())
+    })?;
+    Ok(file.rules)
 }
 
 fn rule_problems(rules: &[RuleConfig], at: &str, out: &mut Vec<Problem>) {

@@ -2,12 +2,34 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-
-use super::subscription::Delivery;
 
 /// What a small message costs beside its bytes.
 const ITEM_BYTES: usize = 128;
+
+/// What a stream tells its client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Message {
+        topic: String,
+        payload: Bytes,
+    },
+    /// A broker's connection broke: until `Resumed`, its messages are missing.
+    Interrupted,
+    Resumed,
+    /// The client was too slow; the stream ends.
+    Overflow,
+}
+
+impl Delivery {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Message { topic, payload } => topic.len() + payload.len(),
+            _ => 0,
+        }
+    }
+}
 
 /// The end that brokers' messages come in at.
 #[derive(Debug, Clone)]

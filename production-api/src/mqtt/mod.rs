@@ -21,9 +21,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use buffer::Delivery;
 pub(crate) use client::is_filter;
 pub use config::MqttConfig;
-pub(crate) use subscription::{Delivery, Subscription};
+pub(crate) use subscription::Subscription;
 
 use crate::error::Error;
 use crate::metrics;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, SubAck, SubscribeReasonCode};
@@ -13,36 +12,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::Fault;
-use super::buffer::{BufferIn, BufferOut, Ended, buffer};
+use super::buffer::{BufferIn, BufferOut, Delivery, Ended, buffer};
 use super::client::{self, Backoff};
 use super::config::MqttConfig;
 use crate::metrics;
 
 /// SUBSCRIBE is the only request.
 const REQUESTS: usize = 2;
-
-/// What a stream tells its client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    Message {
-        topic: String,
-        payload: Bytes,
-    },
-    /// A broker's connection broke: until `Resumed`, its messages are missing.
-    Interrupted,
-    Resumed,
-    /// The client was too slow; the stream ends.
-    Overflow,
-}
-
-impl Delivery {
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Message { topic, payload } => topic.len() + payload.len(),
-            _ => 0,
-        }
-    }
-}
 
 /// An open stream. It ends its connections when it is dropped.
 #[derive(Debug)]

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::admission::Addresses;
 use super::{Accepted, ListenerConfig};
+use crate::admission::{Addresses, Permit};
 use crate::metrics;
 use crate::proxy::{self, ProxyProtocol};
-use crate::stream::{Connection, Permit, Replayed, Stream};
+use crate::stream::{Connection, Replayed, Stream};
 use crate::tls::{ClientCertificate, Tls};
 use crate::websocket::{self, WebSocketConfig};
 

@@ -7,48 +7,15 @@
 //! Two gateways with one id: each session begins with a transaction that only says who it is (its claim). A session that
 //! finds another one's claim behind its own has been replaced, and the sink gives up rather than take the id back.
 
-use std::sync::Arc;
-
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::aside::Aside;
-use super::committed::{Committed, Passed};
-use super::transaction::Open;
-use super::{Drafts, KafkaSink, LAST_CONFIRMATIONS, MAX_BACKOFF, Origin, pause};
+use super::committed::Committed;
+use super::session::{End, Ends, Known, Open, Session};
+use super::{KafkaSink, LAST_CONFIRMATIONS, MAX_BACKOFF, Origin, pause};
 use crate::kafka::{Producer, Step};
 use crate::metrics;
 use crate::sinks::backoff::Backoff;
-use crate::spool::Reader;
-
-/// Why a session ended.
-pub(super) enum End {
-    Stopped,
-    /// A new session must find out where to go on.
-    Again(String),
-    /// As `Again`, at once: a record was refused, and it is known what to do with it.
-    Redo(String),
-    /// Another gateway has this one's id.
-    Replaced(String),
-}
-
-/// When to end.
-pub(super) struct Ends<'a> {
-    /// Nothing new is begun.
-    pub(super) stop: &'a CancellationToken,
-    /// What is under way is left.
-    pub(super) give_up: &'a CancellationToken,
-}
-
-/// What is known from one session to the next.
-#[derive(Default)]
-pub(super) struct Known {
-    /// The claims that may stand last in the cursor's topic: what the last session found, and its own.
-    claims: Option<[Option<Uuid>; 2]>,
-    /// The last record that the cursor has passed.
-    pub(super) passed: Option<Passed>,
-    pub(super) aside: Aside,
-}
 
 pub(super) async fn run(sink: &KafkaSink, stop: &CancellationToken) {
     let give_up = CancellationToken::new();
@@ -115,16 +82,6 @@ async fn sessions(sink: &KafkaSink, ends: &Ends<'_>) {
             return;
         }
     }
-}
-
-pub(super) struct Session<'a> {
-    pub(super) sink: &'a KafkaSink,
-    pub(super) known: &'a mut Known,
-    pub(super) producer: Producer<Origin>,
-    pub(super) reader: Reader,
-    pub(super) drafts: Drafts,
-    pub(super) cursor_topic: Arc<str>,
-    pub(super) claim: Uuid,
 }
 
 impl<'a> Session<'a> {

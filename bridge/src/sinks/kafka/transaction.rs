@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::aside::Fate;
 use super::committed::{Committed, Passed};
-use super::exactly_once::{End, Ends, Session};
+use super::session::{End, Ends, Failure, Open, Session};
 use super::{Draft, MAX_READ_BYTES, MAX_READ_RECORDS, Origin, Record, Role};
 use crate::kafka::{Confirmation, Outgoing, Step, Undelivered};
 use crate::metrics;
@@ -17,48 +17,6 @@ use crate::spool::{ReadError, Stored};
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 /// How long an abort may take. The next session's producer aborts too, so nothing depends on it.
 const ABORT_WITHIN: Duration = Duration::from_secs(2);
-
-/// What is in a transaction that has not ended.
-pub(super) struct Open {
-    first: u64,
-    /// Where the cursor goes when it is committed.
-    position: u64,
-    passed: Option<Passed>,
-    /// Taken from the spool.
-    records: usize,
-    bytes: usize,
-    /// Its only record is a suspect, so what is refused is that.
-    alone: bool,
-    /// Handed over and not confirmed.
-    outstanding: usize,
-    failure: Option<Failure>,
-}
-
-/// Why a transaction cannot be committed.
-enum Failure {
-    /// A record is refused, and set aside.
-    Refused(String),
-    Other(String),
-}
-
-impl Open {
-    pub(super) fn at(position: u64) -> Self {
-        Self {
-            first: position,
-            position,
-            passed: None,
-            records: 0,
-            bytes: 0,
-            alone: false,
-            outstanding: 0,
-            failure: None,
-        }
-    }
-
-    fn refused(&mut self, why: String) {
-        self.failure = Some(Failure::Refused(why));
-    }
-}
 
 impl Session<'_> {
     /// Waits for records and delivers them.

@@ -5,9 +5,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::metrics;
+
 /// Tokens that come back with time; one second's worth may be spent at once.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     per_s: f64,
     tokens: f64,
     last: Instant,
@@ -15,7 +19,7 @@ pub(super) struct Rate {
 
 impl Rate {
     /// 0 is no limit.
-    pub(super) fn new(per_s: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_s: u32, now: Instant) -> Self {
         Self {
             per_s: per_s.into(),
             tokens: per_s.into(),
@@ -23,7 +27,7 @@ impl Rate {
         }
     }
 
-    pub(super) fn admits(&mut self, now: Instant) -> bool {
+    pub(crate) fn admits(&mut self, now: Instant) -> bool {
         if self.per_s == 0.0 {
             return true;
         }
@@ -40,7 +44,7 @@ impl Rate {
 
 /// Open connections by address. Holds no address without a connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Addresses {
+pub(crate) struct Addresses {
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
@@ -53,7 +57,7 @@ pub(crate) struct AddressPlace {
 
 impl Addresses {
     /// `None` where the address has all its places.
-    pub(super) fn take(&self, address: IpAddr, max: usize) -> Option<AddressPlace> {
+    pub(crate) fn take(&self, address: IpAddr, max: usize) -> Option<AddressPlace> {
         let address = one_client(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
@@ -88,6 +92,31 @@ fn one_client(address: IpAddr) -> IpAddr {
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
         v4 => v4,
+    }
+}
+
+/// One place among a listener's connections and among those of its address.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    listener: &'static str,
+    _place: OwnedSemaphorePermit,
+    _address: AddressPlace,
+}
+
+impl Permit {
+    pub(crate) fn new(listener: &'static str, place: OwnedSemaphorePermit, address: AddressPlace) -> Self {
+        metrics::opened(listener);
+        Self {
+            listener,
+            _place: place,
+            _address: address,
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        metrics::closed(self.listener);
     }
 }
 
