@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use shopfloor_api::ApiConfig;
 
 use crate::server::Server;
 
@@ -27,7 +28,13 @@ async fn at_once(
 }
 
 async fn server() -> Arc<Server> {
-    let server = Server::fresh().await;
+    // All queue for one row: on a busy disk longer than a client should wait, and 503 is not what is asked for here.
+    let patient = |config: &mut ApiConfig| {
+        config.request_timeout_ms = 120_000;
+        config.database.connect_timeout_ms = 60_000;
+        config.database.statement_timeout_ms = 60_000;
+    };
+    let server = Server::configured(patient).await;
     server.json("POST", "/materials", json!({"name": "zinc"})).await;
     server
         .json(
