@@ -4,7 +4,12 @@
 //! packet identifier become durable in one step: the record's envelope carries the [`Exchange`]. Two writes would
 //! leave a crash between them, which stores the message twice (identifier second) or never (identifier first).
 //! PUBREL becomes an entry of its own, durable before PUBCOMP: an exchange that stayed open by mistake would swallow
-//! the next message with that identifier. The DUP flag decides nothing; clients set it as they like.
+//! the next message with that identifier.
+//!
+//! One can stay open without a mistake of ours: its gateway dies, the client ends it at another one and comes back, or it
+//! lost its own state. So an exchange knows its content, and a PUBLISH repeats it only with the same content and the DUP
+//! flag, which a resend must have [MQTT-3.3.1-1]. Anything else is a new message: it is stored, and its record takes the
+//! identifier over. A client that resends without DUP is stored twice for that; the other choice loses messages.
 //!
 //! The open exchanges are what the spool's records say, read in order. Memory follows as commits become durable (only
 //! batches that have QoS 2 in them touch the lock), and once a second a checkpoint says what was open as of sequence S;
@@ -17,11 +22,11 @@
 //!
 //! ```text
 //! checkpoint   "SHOPEXCH", version u32, sequence u64, sessions u32
-//!              session: number u64, identifiers u32, identifiers u16 each
+//!              session: number u64, exchanges u32, of each identifier u16, content u32
 //!              crc u32, CRC32C over all that precedes
 //! ```
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -41,7 +46,7 @@ pub const EXCHANGES: &str = "exchanges";
 /// A restart reads at most about so much of the spool again.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 const MAGIC: &[u8; 8] = b"SHOPEXCH";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Most records and bytes of one read.
 const MAX_READ_RECORDS: usize = 10_000;
 const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
@@ -65,7 +70,8 @@ pub(crate) struct Exchanges {
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Open {
-    by_session: HashMap<u64, BTreeSet<u16>>,
+    /// Content by packet identifier.
+    by_session: HashMap<u64, BTreeMap<u16, u32>>,
     /// Differs from the checkpoint on disk.
     changed: bool,
 }
@@ -74,10 +80,13 @@ impl Open {
     fn apply(&mut self, event: Event) {
         self.changed = true;
         match event {
-            Event::Opened(Exchange { session, packet_id }) => {
-                self.by_session.entry(session).or_default().insert(packet_id);
+            Event::Opened(exchange) => {
+                let open = self.by_session.entry(exchange.session).or_default();
+                open.insert(exchange.packet_id, exchange.content);
             }
-            Event::Released(Exchange { session, packet_id }) => {
+            Event::Released(Exchange {
+                session, packet_id, ..
+            }) => {
                 if let Some(open) = self.by_session.get_mut(&session) {
                     open.remove(&packet_id);
                     if open.is_empty() {
@@ -161,10 +170,16 @@ impl Exchanges {
         self.applied.fetch_max(end, Ordering::Release);
     }
 
-    pub(crate) fn by_session(&self) -> HashMap<u64, Vec<u16>> {
-        let open = self.lock();
-        let ids = |(session, ids): (&u64, &BTreeSet<u16>)| (*session, ids.iter().copied().collect());
-        open.by_session.iter().map(ids).collect()
+    pub(crate) fn by_session(&self) -> HashMap<u64, Vec<Exchange>> {
+        let exchanges = |(session, open): (&u64, &BTreeMap<u16, u32>)| {
+            let exchange = |(packet_id, content): (&u16, &u32)| Exchange {
+                session: *session,
+                packet_id: *packet_id,
+                content: *content,
+            };
+            (*session, open.iter().map(exchange).collect())
+        };
+        self.lock().by_session.iter().map(exchanges).collect()
     }
 
     pub(crate) fn forget_session(&self, session: u64) {
@@ -281,10 +296,13 @@ fn encode(open: &Open, sequence: u64) -> Vec<u8> {
     bytes.put_u64_le(sequence);
     // Sessions are bounded by the front, identifiers by their type.
     bytes.put_u32_le(open.by_session.len() as u32);
-    for (session, ids) in &open.by_session {
+    for (session, exchanges) in &open.by_session {
         bytes.put_u64_le(*session);
-        bytes.put_u32_le(ids.len() as u32);
-        ids.iter().for_each(|id| bytes.put_u16_le(*id));
+        bytes.put_u32_le(exchanges.len() as u32);
+        for (packet_id, content) in exchanges {
+            bytes.put_u16_le(*packet_id);
+            bytes.put_u32_le(*content);
+        }
     }
     bytes.put_u32_le(crc32c::crc32c(&bytes));
     bytes
@@ -304,11 +322,11 @@ fn decode(bytes: &[u8]) -> Option<(Open, u64)> {
     let mut open = Open::default();
     for _ in 0..rest.try_get_u32_le().ok()? {
         let session = rest.try_get_u64_le().ok()?;
-        let mut ids = BTreeSet::new();
+        let mut exchanges = BTreeMap::new();
         for _ in 0..rest.try_get_u32_le().ok()? {
-            ids.insert(rest.try_get_u16_le().ok()?);
+            exchanges.insert(rest.try_get_u16_le().ok()?, rest.try_get_u32_le().ok()?);
         }
-        open.by_session.insert(session, ids);
+        open.by_session.insert(session, exchanges);
     }
     rest.is_empty().then_some((open, sequence))
 }

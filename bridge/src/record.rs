@@ -11,7 +11,7 @@
 //! i64  reception time, milliseconds since the Unix epoch, little-endian
 //! text Kafka topic, key, [machine], MQTT topic, client id, [traceparent], [reason]
 //! of a dead letter also: u8 who refused it, u8 whether the payload is protobuf, varint of its first sequence
-//! [exchange: session u64, packet identifier u16, little-endian]
+//! [exchange: session u64, packet identifier u16, content u32, little-endian]
 //! ```
 //! A text is a varint of its length and its UTF-8 bytes. A release has an exchange and no payload.
 
@@ -212,9 +212,10 @@ impl<'a> Envelope<'a> {
             out.put_u8(u8::from(letter.protobuf));
             encode_varint(letter.first_sequence, out);
         }
-        if let Some(Exchange { session, packet_id }) = self.exchange {
-            out.put_u64_le(session);
-            out.put_u16_le(packet_id);
+        if let Some(exchange) = self.exchange {
+            out.put_u64_le(exchange.session);
+            out.put_u16_le(exchange.packet_id);
+            out.put_u32_le(exchange.content);
         }
     }
 
@@ -298,10 +299,12 @@ fn put_text(text: &str, out: &mut impl BufMut) {
 
 fn take_exchange(bytes: &[u8]) -> Result<Exchange, EnvelopeError> {
     let (&session, rest) = bytes.split_first_chunk().ok_or(EnvelopeError::Short)?;
-    let (&packet_id, _) = rest.split_first_chunk().ok_or(EnvelopeError::Short)?;
+    let (&packet_id, rest) = rest.split_first_chunk().ok_or(EnvelopeError::Short)?;
+    let (&content, _) = rest.split_first_chunk().ok_or(EnvelopeError::Short)?;
     Ok(Exchange {
         session: u64::from_le_bytes(session),
         packet_id: u16::from_le_bytes(packet_id),
+        content: u32::from_le_bytes(content),
     })
 }
 
@@ -350,6 +353,7 @@ mod tests {
             exchange: (bits & 128 != 0).then_some(Exchange {
                 session: u64::MAX - u64::from(bits),
                 packet_id: u16::from(bits) << 8,
+                content: u32::MAX - u32::from(bits),
             }),
         }
     }

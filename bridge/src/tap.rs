@@ -108,7 +108,7 @@ impl Tap for Ingest {
         Box::pin(self.spool.room())
     }
 
-    fn open_exchanges(&self) -> HashMap<u64, Vec<u16>> {
+    fn open_exchanges(&self) -> HashMap<u64, Vec<Exchange>> {
         self.exchanges.by_session()
     }
 

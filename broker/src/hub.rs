@@ -18,10 +18,10 @@ use crate::metrics::Hot;
 use crate::persistence::{Change, Found, KeptSession, Persistence, Restored, Ticket, Wait};
 use crate::registry::Registry;
 use crate::retained::Retained;
-use crate::session::{PendingWill, Received, Session, SessionState, Subscribed};
+use crate::session::{PendingWill, Reception, Session, SessionState, Subscribed};
 use crate::subscriptions::{Subscription, Subscriptions};
 use crate::sys::Sys;
-use crate::tap::{Batch, NotStored, Published, Refused, Tap};
+use crate::tap::{Batch, Exchange, NotStored, Published, Refused, Tap};
 
 /// The front's shared state.
 pub(crate) struct Hub {
@@ -97,7 +97,7 @@ impl Hub {
         self.metrics.sessions.set(self.registry.len() as f64);
     }
 
-    fn restore(self: &Arc<Self>, found: Found, received: &[u16], left_ms: u64, ago: Duration) {
+    fn restore(self: &Arc<Self>, found: Found, received: &[Exchange], left_ms: u64, ago: Duration) {
         let kept = found.session;
         let session = Arc::new(Session::new(kept.key, kept.client_id, &self.config.session));
         let Ok(mut state) = session.state.try_lock() else {
@@ -119,7 +119,7 @@ impl Hub {
                 .mailbox
                 .keep(persistence, session.key, found.queue, last_position);
         }
-        state.received = received.iter().map(|id| (*id, Received::Recovered)).collect();
+        state.received = received.iter().map(Reception::recovered).collect();
         self.registry.restore(Arc::clone(&session));
         self.fanout.update(&session, &state.filters);
         for (filter, Subscribed { options, id }) in &state.filters {

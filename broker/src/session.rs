@@ -12,7 +12,7 @@ use crate::config::SessionConfig;
 use crate::connection::acks::Acks;
 use crate::mailbox::Mailbox;
 use crate::message::Delivery;
-use crate::tap::{Published, Publisher};
+use crate::tap::{Exchange, Published, Publisher};
 
 /// One client's session. Whoever holds the lock of `state` is the connection that serves it.
 #[derive(Debug)]
@@ -52,7 +52,8 @@ pub(crate) struct SessionState {
     /// A restart brings the session back.
     pub(crate) durable: bool,
     /// QoS 2 publishes received and not yet released by the client.
-    pub(crate) received: HashMap<u16, Received>,
+    pub(crate) received: HashMap<u16, Reception>,
+    pub(crate) last_reception: u32,
     /// What an earlier connection had given to the store without learning in time what became of it.
     pub(crate) unsettled: Acks,
     /// QoS 1 and 2 messages sent and not yet acknowledged, oldest first.
@@ -68,6 +69,27 @@ pub(crate) struct SessionState {
 pub(crate) struct Subscribed {
     pub(crate) options: SubscribeOptions,
     pub(crate) id: Option<u32>,
+}
+
+/// The QoS 2 publish that has a packet identifier now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reception {
+    /// Tells it from one before it with the same identifier, whose receipt is still to come. Zero is nobody's.
+    pub(crate) number: u32,
+    /// As its exchange's.
+    pub(crate) content: u32,
+    pub(crate) progress: Received,
+}
+
+impl Reception {
+    pub(crate) fn recovered(exchange: &Exchange) -> (u16, Self) {
+        let reception = Self {
+            number: 0,
+            content: exchange.content,
+            progress: Received::Recovered,
+        };
+        (exchange.packet_id, reception)
+    }
 }
 
 /// How far a received QoS 2 publish is.
@@ -142,13 +164,40 @@ impl SessionState {
     /// stored when the client repeats it.
     pub(crate) fn keep_unsettled(&mut self) {
         let unsettled = &self.unsettled;
-        self.received.retain(|packet_id, received| {
-            let pending = matches!(received, Received::Pending | Received::Unsettled);
+        self.received.retain(|_, reception| {
+            let pending = matches!(reception.progress, Received::Pending | Received::Unsettled);
             if pending {
-                *received = Received::Unsettled;
+                reception.progress = Received::Unsettled;
             }
-            !pending || unsettled.owes(*packet_id)
+            !pending || unsettled.owes(reception.number)
         });
+    }
+
+    /// How far the message is that a QoS 2 publish repeats; `None` where it is a new one. The identifier alone says
+    /// too little: it may be open since before the client went on at another gateway or lost its state, and a message
+    /// that is taken for that one is acknowledged and lost. So in doubt it is new.
+    pub(crate) fn repeated(&self, packet_id: u16, dup: bool, content: u32) -> Option<Received> {
+        let open = self.received.get(&packet_id)?;
+        let same = dup && open.content == content && open.progress != Received::Releasing;
+        same.then_some(open.progress)
+    }
+
+    /// Gives the identifier to a new message, whoever had it.
+    pub(crate) fn receive(&mut self, packet_id: u16, content: u32) -> u32 {
+        self.last_reception = self.last_reception.checked_add(1).unwrap_or(1);
+        let reception = Reception {
+            number: self.last_reception,
+            content,
+            progress: Received::Pending,
+        };
+        self.received.insert(packet_id, reception);
+        reception.number
+    }
+
+    pub(crate) fn progress(&mut self, packet_id: u16, progress: Received) {
+        if let Some(reception) = self.received.get_mut(&packet_id) {
+            reception.progress = progress;
+        }
     }
 
     /// A packet identifier that no sent message holds. `inflight` is bounded far below the number of identifiers.

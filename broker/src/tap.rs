@@ -33,13 +33,15 @@ pub struct Published {
     pub exchange: Option<Exchange>,
 }
 
-/// A QoS 2 exchange: from the moment that its message is stored until it is released, a repeated PUBLISH with this
-/// identifier is the same message. The session is part of it, so whatever an ended session left open concerns
+/// A QoS 2 exchange: from the moment that its message is stored until it is released, a PUBLISH with this identifier,
+/// this content and the DUP flag is the same message; any other is a new one, which takes the identifier over. The session is part of it, so whatever an ended session left open concerns
 /// nobody: a session's number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Exchange {
     pub session: u64,
     pub packet_id: u16,
+    /// CRC32C of the topic, a zero byte and the payload, as they came.
+    pub content: u32,
 }
 
 /// What a device sent in one go.
@@ -199,7 +201,7 @@ pub trait Tap: Send + Sync + 'static {
     }
 
     /// The exchanges that were open when the process before this one ended, by session. Asked once, at the start.
-    fn open_exchanges(&self) -> HashMap<u64, Vec<u16>> {
+    fn open_exchanges(&self) -> HashMap<u64, Vec<Exchange>> {
         HashMap::new()
     }
 

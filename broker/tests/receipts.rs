@@ -9,11 +9,13 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::wire::{
     connect_v5, connect_v311, puback, pubcomp, publish, publish_v5, publish_v311, pubrec, pubrel,
     subscribe_v311,
 };
-use common::{Mode, Store, Wire, config, serve, serve_with};
+use common::{Mode, Server, Store, Wire, config, serve, serve_with};
 use shopfloor_broker::BrokerConfig;
 
 #[tokio::test]
@@ -202,6 +204,83 @@ async fn a_repeated_qos_2_publish_is_stored_once_also_over_a_reconnect() {
     device.send(publish_v311(2, 9, "t", b"another")).await;
     device.expect(&pubrec(9)).await;
     assert_eq!(store.payloads(), ["once", "another"]);
+}
+
+/// The client of a session that was left with `once` under the identifier 9, unreleased.
+async fn returned(store: &Arc<Store>) -> (Server, Wire) {
+    let server = serve(store.clone()).await;
+    let mut device = server.wire().await;
+    device.send(connect_v311("press", 0x00, 60)).await;
+    device.expect(&[0x20, 2, 0, 0]).await;
+    device.send(publish_v311(2, 9, "t", b"once")).await;
+    store.until(|store| !store.payloads().is_empty()).await;
+    drop(device);
+    let mut device = server.wire().await;
+    device.send(connect_v311("press", 0x00, 60)).await;
+    device.expect(&[0x20, 2, 1, 0]).await;
+    (server, device)
+}
+
+#[tokio::test]
+async fn a_new_message_under_an_identifier_that_stayed_open_is_stored_and_its_resend_is_not() {
+    // Without DUP it is new even with the same content. With DUP it is new where topic or payload differ.
+    let news: [(u8, &str, &[u8]); 4] = [
+        (0x34, "t", b"new"),
+        (0x34, "t", b"once"),
+        (0x3C, "t", b"new"),
+        (0x3C, "t/once", b""),
+    ];
+    for (first, topic, payload) in news {
+        let store = Store::new(Mode::AtOnce);
+        let (_server, mut device) = returned(&store).await;
+        device.send(publish(first, 9, topic, None, payload)).await;
+        device.expect(&pubrec(9)).await;
+        device.send(publish(0x3C, 9, topic, None, payload)).await;
+        device.expect(&pubrec(9)).await;
+        device.send(pubrel(9)).await;
+        device.expect(&pubcomp(9)).await;
+        let text = String::from_utf8(payload.to_vec()).unwrap();
+        assert_eq!(store.payloads(), ["once".to_owned(), text]);
+    }
+}
+
+#[tokio::test]
+async fn a_new_message_under_an_identifier_whose_message_is_still_with_the_store_waits_for_its_own_receipt() {
+    let store = Store::new(Mode::Hold);
+    let (server, mut device) = returned(&store).await;
+    // The store has no room: the new message, of the same content, is only waiting when its connection ends.
+    store.set_mode(Mode::Busy);
+    device.send(publish_v311(2, 9, "t", b"once")).await;
+    store.until(|store| store.refused() > 0).await;
+    store.release(1);
+    device.ping().await;
+    drop(device);
+    let mut device = server.wire().await;
+    device.send(connect_v311("press", 0x00, 60)).await;
+    device.expect(&[0x20, 2, 1, 0]).await;
+    store.set_mode(Mode::AtOnce);
+    device.send(publish(0x3C, 9, "t", None, b"once")).await;
+    device.expect(&pubrec(9)).await;
+    assert_eq!(store.payloads(), ["once", "once"]);
+}
+
+#[tokio::test]
+async fn an_identifier_that_one_connection_uses_twice_stands_for_two_messages() {
+    let store = Store::new(Mode::Hold);
+    let server = serve(store.clone()).await;
+    let mut device = server.v311("press").await;
+    for (count, payload) in (1..).zip([b"a", b"b"]) {
+        device.send(publish_v311(2, 5, "t", payload)).await;
+        store.until(|store| store.held() == count).await;
+    }
+    // The resend of the second is the second, which has no receipt yet.
+    store.release(1);
+    device.expect(&pubrec(5)).await;
+    device.send(publish(0x3C, 5, "t", None, b"b")).await;
+    device.ping().await;
+    store.release(1);
+    device.expect(&pubrec(5)).await;
+    assert_eq!(store.payloads(), ["a", "b"]);
 }
 
 #[tokio::test]

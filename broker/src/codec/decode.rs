@@ -126,6 +126,7 @@ fn publish(reader: &mut Reader<'_>, flags: u8, protocol: Protocol) -> Result<Pub
         topic,
         payload: reader.rest(),
         qos,
+        dup,
         retain,
         packet_id,
         topic_alias,

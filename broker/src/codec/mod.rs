@@ -156,6 +156,7 @@ pub(crate) struct Publish {
     pub(crate) topic: Topic,
     pub(crate) payload: Bytes,
     pub(crate) qos: u8,
+    pub(crate) dup: bool,
     pub(crate) retain: bool,
     /// Zero in QoS 0.
     pub(crate) packet_id: u16,

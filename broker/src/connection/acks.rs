@@ -176,10 +176,10 @@ impl Acks {
         self
     }
 
-    /// Whether the QoS 2 publish `packet_id` is with the store.
-    pub(crate) fn owes(&self, packet_id: u16) -> bool {
+    /// Whether the QoS 2 publish of that number is with the store.
+    pub(crate) fn owes(&self, reception: u32) -> bool {
         let mut owed = self.offered.iter().flat_map(|offered| &offered.owed);
-        owed.any(|owed| owed.qos == 2 && owed.packet_id == packet_id && owed.answer == Answer::Verdict)
+        owed.any(|owed| owed.qos == 2 && owed.reception == reception && owed.answer == Answer::Verdict)
     }
 }
 
@@ -274,7 +274,9 @@ fn qos_1(owed: &[Owed]) -> usize {
 
 /// Notes what became of a QoS 2 publish.
 fn settle(client: &Client, state: &mut SessionState, owed: Owed, kept: bool, dead: bool) {
-    if owed.qos != 2 {
+    let current = state.received.get(&owed.packet_id).map(|open| open.number);
+    if owed.qos != 2 || current != Some(owed.reception) {
+        // A newer message has the identifier.
         return;
     }
     if dead && client.protocol == Protocol::V5 {
@@ -283,7 +285,7 @@ fn settle(client: &Client, state: &mut SessionState, owed: Owed, kept: bool, dea
         return;
     }
     let received = if kept { Received::Stored } else { Received::Passed };
-    state.received.insert(owed.packet_id, received);
+    state.progress(owed.packet_id, received);
 }
 
 fn acknowledge(client: &Client, out: &mut BytesMut, owed: Owed, reason: u8, text: Option<&str>) {
@@ -314,7 +316,8 @@ fn complete(client: &Client, state: &mut SessionState, out: &mut BytesMut, owed:
         return;
     }
     // Not that of a next message with the same identifier.
-    if state.received.get(&owed.packet_id) != Some(&Received::Pending) {
+    let open = state.received.get(&owed.packet_id);
+    if open.is_some_and(|open| open.progress != Received::Pending) {
         state.received.remove(&owed.packet_id);
     }
     encode::ack(

@@ -46,6 +46,8 @@ pub(crate) struct Owed {
     pub(crate) qos: u8,
     /// Owed to a connection that has ended: the identifier means something else to the next one.
     pub(crate) silent: bool,
+    /// Number of a QoS 2 publish with `Answer::Verdict`; else zero.
+    pub(crate) reception: u32,
     pub(crate) answer: Answer,
     /// Somebody had subscribed to the topic when the packet came.
     pub(crate) subscribed: bool,
@@ -61,6 +63,12 @@ pub(crate) enum Answer {
     Repeated,
     /// It was PUBREL.
     Released(u8),
+}
+
+/// What tells a repeated QoS 2 publish from another message. No topic has a zero byte.
+fn content(topic: &Topic, payload: &[u8]) -> u32 {
+    let topic = crc32c::crc32c_append(crc32c::crc32c(topic.as_bytes()), &[0]);
+    crc32c::crc32c_append(topic, payload)
 }
 
 /// Collects the batches of one connection.
@@ -160,25 +168,31 @@ impl Intake {
             packet_id: publish.packet_id,
             qos: publish.qos,
             silent: false,
+            reception: 0,
             answer: Answer::Verdict,
             subscribed: false,
         };
         let mut recovered = false;
-        let known = (publish.qos == 2)
-            .then(|| state.received.get(&publish.packet_id).copied())
+        let content = if publish.qos == 2 {
+            content(&topic, &publish.payload)
+        } else {
+            0
+        };
+        let repeated = (publish.qos == 2)
+            .then(|| state.repeated(publish.packet_id, publish.dup, content))
             .flatten();
-        match known {
+        match repeated {
             // Its acknowledgement is under way already.
             Some(Received::Pending) => return Ok(None),
             Some(Received::Stored | Received::Passed) => owed.answer = Answer::Fixed(reason::SUCCESS),
             Some(Received::Unsettled) => {
                 owed.answer = Answer::Repeated;
-                state.received.insert(publish.packet_id, Received::Pending);
+                state.progress(publish.packet_id, Received::Pending);
             }
             Some(Received::Recovered) => {
                 owed.answer = Answer::Fixed(reason::SUCCESS);
                 recovered = true;
-                state.received.insert(publish.packet_id, Received::Stored);
+                state.progress(publish.packet_id, Received::Stored);
             }
             None | Some(Received::Releasing) => {
                 if let Some(refusal) = self.refusal(hub, &topic) {
@@ -186,7 +200,7 @@ impl Intake {
                     self.check_refusal(hub, publish.qos, refusal)?;
                     owed.answer = Answer::Fixed(refusal.reason);
                 } else if publish.qos == 2 {
-                    state.received.insert(publish.packet_id, Received::Pending);
+                    owed.reception = state.receive(publish.packet_id, content);
                 }
             }
         }
@@ -197,6 +211,7 @@ impl Intake {
         let exchange = (state.durable && publish.qos == 2).then_some(Exchange {
             session: self.session_key,
             packet_id: publish.packet_id,
+            content,
         });
         let message = Published {
             topic,
@@ -230,20 +245,22 @@ impl Intake {
     /// it waits until the release is stored: an exchange that a crash left open would swallow that next message.
     /// Gives back the batch before it, where that has the message itself.
     pub(crate) fn release(&mut self, state: &mut SessionState, ack: Ack) -> Option<Batch> {
-        let found = state.received.get(&ack.packet_id).copied();
+        let open = state.received.get(&ack.packet_id).copied();
+        let found = open.map(|open| open.progress);
         let full = self.batch.offer.released.len() >= MAX_RELEASED;
         let before = (full || found == Some(Received::Pending)).then(|| std::mem::take(&mut self.batch));
         if state.durable && found.is_some_and(Received::is_stored) {
             self.batch.offer.released.push(Exchange {
                 session: self.session_key,
                 packet_id: ack.packet_id,
+                content: open.map_or(0, |open| open.content),
             });
         }
         let reason = match found {
             None => reason::PACKET_ID_NOT_FOUND,
             Some(Received::Pending | Received::Unsettled) => reason::SUCCESS,
             Some(_) => {
-                state.received.insert(ack.packet_id, Received::Releasing);
+                state.progress(ack.packet_id, Received::Releasing);
                 reason::SUCCESS
             }
         };
@@ -251,6 +268,7 @@ impl Intake {
             packet_id: ack.packet_id,
             qos: 2,
             silent: false,
+            reception: 0,
             answer: Answer::Released(reason),
             subscribed: false,
         });

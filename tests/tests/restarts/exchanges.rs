@@ -116,3 +116,34 @@ async fn what_an_ended_session_left_open_swallows_no_message_of_the_next() {
         .unwrap();
     assert_eq!(found, [unit(1), unit(2)]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_that_a_crash_left_open_swallows_no_other_message_with_its_identifier() {
+    let mut gateway = Gateway::start();
+    let mut device = gateway.resume_v311("press", false).await;
+    device.send(send(false, false, 5, &unit(0))).await;
+    device.expect(&pubrec(5)).await;
+    // The client ends the exchange at another gateway. It is back with new messages: one that comes at once, and one
+    // whose first PUBLISH was lost with its connection.
+    for (order, dup) in [(1, false), (2, true)] {
+        gateway.crash();
+        device = gateway.resume_v311("press", true).await;
+        device.send(send(false, dup, 5, &unit(order))).await;
+        device.expect(&pubrec(5)).await;
+        // Its own resend is the same message, also over the next crash.
+        gateway.crash();
+        device = gateway.resume_v311("press", true).await;
+        device.send(send(false, true, 5, &unit(order))).await;
+        device.expect(&pubrec(5)).await;
+    }
+    // Unchanged content, but no resend: a machine may say the same thing twice.
+    device.send(send(false, false, 5, &unit(2))).await;
+    device.expect(&pubrec(5)).await;
+    device.send(pubrel(5)).await;
+    device.expect(&pubcomp(5)).await;
+    gateway.server.kill();
+    let found = tokio::task::spawn_blocking(move || spooled(&gateway.data_dir()))
+        .await
+        .unwrap();
+    assert_eq!(found, [unit(0), unit(1), unit(2), unit(2)]);
+}
