@@ -1,5 +1,6 @@
 //! Exactly-once delivery: a consumer that reads what is committed sees each record once and in order, whatever is killed.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,7 +15,11 @@ const SMALL: &str = "delivery = \"exactly-once\"\ntransaction_max_records = 100"
 const EXACTLY_ONCE: &str = "delivery = \"exactly-once\"";
 
 fn texts(what: &str, count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(move |n| format!("{what} {n}"))
+    numbered(what, 0..count)
+}
+
+fn numbered(what: &str, numbers: Range<usize>) -> impl Iterator<Item = String> {
+    numbers.map(move |n| format!("{what} {n}"))
 }
 
 /// Waits until this run of the gateway has committed some transactions.
@@ -50,26 +55,35 @@ fn each_record_is_read_once_and_in_order_over_kills_of_the_gateway() {
         kafka: SMALL,
     }
     .start();
-    edge.publish(TOPIC, texts("message", COUNT));
-    kafka.resume().unwrap();
-    for round in 0..8 {
-        in_full_flow(&edge);
-        if round % 2 == 0 {
-            edge.server.kill();
-        } else {
-            // What Kafka was asked to commit it does when it goes on, after the gateway is dead.
-            kafka.pause().unwrap();
-            edge.server.kill();
-            kafka.resume().unwrap();
+    let (mut count, mut all) = (0, 0);
+    // When a kill cuts a transaction is the scheduler's choice; that one did is what the test is about.
+    for _try in 0..5 {
+        kafka.pause().unwrap();
+        edge.publish(TOPIC, numbered("message", count..count + COUNT));
+        count += COUNT;
+        kafka.resume().unwrap();
+        for round in 0..8 {
+            in_full_flow(&edge);
+            if round % 2 == 0 {
+                edge.server.kill();
+            } else {
+                // What Kafka was asked to commit it does when it goes on, after the gateway is dead.
+                kafka.pause().unwrap();
+                edge.server.kill();
+                kafka.resume().unwrap();
+            }
+            edge.server.restart();
+            edge.server.wait_ready();
         }
-        edge.server.restart();
-        edge.server.wait_ready();
+        await_committed(&bootstrap, TOPIC, count);
+        all = uncommitted_too(&bootstrap);
+        if all > count {
+            break;
+        }
     }
-    await_committed(&bootstrap, TOPIC, COUNT);
     edge.server.stop();
-    assert_once_and_in_order(&read_committed(&bootstrap, &[TOPIC]), COUNT);
-    let all = uncommitted_too(&bootstrap);
-    assert!(all > COUNT, "no kill cut a transaction: {all} records");
+    assert_once_and_in_order(&read_committed(&bootstrap, &[TOPIC]), count);
+    assert!(all > count, "no kill cut a transaction: {all} records");
 }
 
 #[test]
