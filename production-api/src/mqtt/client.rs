@@ -38,7 +38,7 @@ pub(super) fn options(config: &MqttConfig, address: &str, max_in_flight: u16) ->
 
 /// Whether a broker could take `filter`. A shared subscription would take its messages away from others.
 pub(crate) fn is_filter(filter: &str) -> bool {
-    valid_filter(filter) && !filter.contains('\0') && !filter.starts_with("$share/")
+    valid_filter(filter) && !filter.contains(char::is_control) && !filter.starts_with("$share/")
 }
 
 /// The pauses between tries to connect: doubling, up to the configured one.
