@@ -4,19 +4,35 @@ mod status;
 mod tail;
 mod verify;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use shopfloor::config::Role;
+use shopfloor_bridge::exchanges::EXCHANGES;
 use shopfloor_bridge::spool::SpoolConfig;
-use shopfloor_bridge::spool::inspect::Inspection;
+use shopfloor_bridge::spool::inspect::{CursorView, Inspection};
 
 use super::output::printing;
 use super::settings::ConfigFile;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 `verify` found damage; 2 it could not be looked at, or wrong \
                           arguments.\nNothing here writes or locks: safe beside a running gateway.";
+
+/// The cursors of what delivers; the gateway's own account of QoS 2 is not for an operator.
+fn sinks(inspection: &Inspection) -> impl Iterator<Item = &CursorView> {
+    inspection
+        .cursors()
+        .iter()
+        .filter(|cursor| cursor.name != EXCHANGES)
+}
+
+/// The sinks that have not confirmed some of `sequences`.
+fn undelivered_to<'a>(inspection: &'a Inspection, sequences: &Range<u64>) -> Vec<&'a str> {
+    let names = inspection.undelivered_to(sequences);
+    names.into_iter().filter(|name| *name != EXCHANGES).collect()
+}
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]

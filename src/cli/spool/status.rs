@@ -8,7 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde_json::json;
 use shopfloor_bridge::contract::timestamp::production_time;
-use shopfloor_bridge::exchanges::EXCHANGES;
 use shopfloor_bridge::record::Envelope;
 use shopfloor_bridge::spool::SpoolConfig;
 use shopfloor_bridge::spool::inspect::{Inspection, Step};
@@ -40,10 +39,7 @@ struct Sink {
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode> {
     let (data_dir, limits) = args.place.data_dir()?;
     let inspection = Inspection::open(&data_dir.join("spool"))?;
-    let cursors = inspection
-        .cursors()
-        .iter()
-        .filter(|cursor| cursor.name != EXCHANGES);
+    let cursors = super::sinks(&inspection);
     let sinks = cursors.map(|cursor| {
         let from = cursor.position.unwrap_or_else(|| inspection.first_sequence());
         Ok(Sink {

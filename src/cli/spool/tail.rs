@@ -78,14 +78,12 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode> {
 fn begin(args: &Args, inspection: &Inspection) -> Result<u64> {
     if let Some(sink) = &args.sink {
         let known = || {
-            let names: Vec<_> = inspection
-                .cursors()
-                .iter()
+            let names: Vec<_> = super::sinks(inspection)
                 .map(|cursor| cursor.name.as_str())
                 .collect();
             names.join(", ")
         };
-        let cursor = inspection.cursors().iter().find(|cursor| cursor.name == *sink);
+        let cursor = super::sinks(inspection).find(|cursor| cursor.name == *sink);
         let cursor =
             cursor.ok_or_else(|| anyhow!("--sink {sink:?}: there is no such sink; use {}", known()))?;
         return Ok(cursor.position.unwrap_or_else(|| inspection.first_sequence()));

@@ -78,7 +78,7 @@ fn print(inspection: &Inspection, problem: &Problem, out: &mut Output) -> io::Re
         .filter(|sequences| !sequences.is_empty());
     if let Some(sequences) = named {
         let (first, last) = (sequences.start, sequences.end.saturating_sub(1));
-        let sinks = inspection.undelivered_to(sequences).join(" and ");
+        let sinks = super::undelivered_to(inspection, sequences).join(" and ");
         let to = if sinks.is_empty() {
             "delivered".to_owned()
         } else {
@@ -102,6 +102,6 @@ fn as_json(inspection: &Inspection, problem: &Problem) -> serde_json::Value {
         "end_byte": problem.offsets.as_ref().map(|offsets| offsets.end),
         "first_sequence": sequences.as_ref().map(|sequences| sequences.start),
         "last_sequence": sequences.as_ref().map(|sequences| sequences.end - 1),
-        "undelivered_to": sequences.as_ref().map(|sequences| inspection.undelivered_to(sequences)),
+        "undelivered_to": sequences.as_ref().map(|sequences| super::undelivered_to(inspection, sequences)),
     })
 }
