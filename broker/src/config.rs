@@ -6,7 +6,7 @@ mod auth;
 use serde::Deserialize;
 use shopfloor_runtime::Problem;
 use shopfloor_runtime::accept::ListenerConfig;
-use shopfloor_runtime::problem::check_range;
+use shopfloor_runtime::check_ranges;
 
 pub(crate) use acl::read_rules;
 pub use acl::{Access, AclConfig, RefusedPublish, RefusedSubscribe, RuleConfig};
@@ -181,54 +181,16 @@ impl BrokerConfig {
         for (index, listener) in self.listeners.iter().enumerate() {
             listener.problems_with_websocket(&format!("{at}.listeners[{index}]"), out);
         }
-        check_range(
-            out,
-            format!("{at}.connect_timeout_ms"),
-            self.connect_timeout_ms,
-            100..=120_000,
-        );
-        check_range(
-            out,
-            format!("{at}.write_timeout_ms"),
-            self.write_timeout_ms,
-            100..=600_000,
-        );
-        check_range(
-            out,
-            format!("{at}.drain_timeout_ms"),
-            self.drain_timeout_ms,
-            0..=600_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_packet_bytes"),
-            self.max_packet_bytes,
-            1024..=268_435_460,
-        );
-        check_range(
-            out,
-            format!("{at}.max_topic_bytes"),
-            self.max_topic_bytes,
-            16..=65_535,
-        );
-        check_range(
-            out,
-            format!("{at}.max_topic_levels"),
-            self.max_topic_levels,
-            1..=200,
-        );
-        check_range(
-            out,
-            format!("{at}.max_unacknowledged_bytes"),
-            self.max_unacknowledged_bytes,
-            64 * 1024..=1024 * 1024 * 1024,
-        );
-        check_range(
-            out,
-            format!("{at}.receive_maximum"),
-            self.receive_maximum,
-            1..=u16::MAX,
-        );
+        check_ranges!(self, at, out, {
+            connect_timeout_ms: 100..=120_000,
+            write_timeout_ms: 100..=600_000,
+            drain_timeout_ms: 0..=600_000,
+            max_packet_bytes: 1024..=268_435_460,
+            max_topic_bytes: 16..=65_535,
+            max_topic_levels: 1..=200,
+            max_unacknowledged_bytes: 64 * 1024..=1024 * 1024 * 1024,
+            receive_maximum: 1..=u16::MAX,
+        });
         self.session.problems(&format!("{at}.session"), out);
         self.retained.problems(&format!("{at}.retained"), out);
         self.persistence.problems(&format!("{at}.persistence"), out);
@@ -244,77 +206,40 @@ impl BrokerConfig {
 
 impl SessionConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(
-            out,
-            format!("{at}.max_sessions"),
-            self.max_sessions,
-            1..=10_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_subscriptions"),
-            self.max_subscriptions,
-            1..=1_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_queued_messages"),
-            self.max_queued_messages,
-            1..=10_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_queued_bytes"),
-            self.max_queued_bytes,
-            1024..=16 * 1024 * 1024 * 1024,
-        );
-        check_range(out, format!("{at}.max_inflight"), self.max_inflight, 1..=10_000);
+        check_ranges!(self, at, out, {
+            max_sessions: 1..=10_000_000,
+            max_subscriptions: 1..=1_000_000,
+            max_queued_messages: 1..=10_000_000,
+            max_queued_bytes: 1024..=16 * 1024 * 1024 * 1024,
+            max_inflight: 1..=10_000,
+        });
     }
 }
 
 impl RetainedConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(
-            out,
-            format!("{at}.max_messages"),
-            self.max_messages,
-            0..=10_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_bytes"),
-            self.max_bytes,
-            0..=16 * 1024 * 1024 * 1024,
-        );
+        check_ranges!(self, at, out, {
+            max_messages: 0..=10_000_000,
+            max_bytes: 0..=16 * 1024 * 1024 * 1024,
+        });
     }
 }
 
 impl PersistenceConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(
-            out,
-            format!("{at}.cache_bytes"),
-            self.cache_bytes,
-            1024 * 1024..=16 * 1024 * 1024 * 1024,
-        );
+        check_ranges!(self, at, out, {
+            cache_bytes: 1024 * 1024..=16 * 1024 * 1024 * 1024,
+        });
     }
 }
 
 impl FanoutConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(out, format!("{at}.max_filters"), self.max_filters, 0..=10_000);
-        check_range(
-            out,
-            format!("{at}.log_bytes_per_filter"),
-            self.log_bytes_per_filter,
-            16 * 1024..=1024 * 1024 * 1024,
-        );
-        check_range(
-            out,
-            format!("{at}.max_queued_messages"),
-            self.max_queued_messages,
-            1..=10_000_000,
-        );
+        check_ranges!(self, at, out, {
+            max_filters: 0..=10_000,
+            log_bytes_per_filter: 16 * 1024..=1024 * 1024 * 1024,
+            max_queued_messages: 1..=10_000_000,
+        });
     }
 }
 

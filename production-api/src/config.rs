@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 use shopfloor_runtime::accept::ListenerConfig;
-use shopfloor_runtime::problem::{Problem, check_range};
+use shopfloor_runtime::check_ranges;
+use shopfloor_runtime::problem::Problem;
 
 use crate::identity::IdentityConfig;
 use crate::mqtt::MqttConfig;
@@ -210,31 +211,13 @@ impl ApiConfig {
         self.mqtt
             .problems(&format!("{at}.mqtt"), self.request_timeout_ms, out);
         self.identity.problems(&format!("{at}.identity"), out);
-        check_range(
-            out,
-            format!("{at}.request_timeout_ms"),
-            self.request_timeout_ms,
-            100..=600_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_requests_in_flight"),
-            self.max_requests_in_flight,
-            1..=1_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_body_bytes"),
-            self.max_body_bytes,
-            1_024..=64 * 1024 * 1024,
-        );
-        check_range(
-            out,
-            format!("{at}.max_machines_per_request"),
-            self.max_machines_per_request,
-            1..=100_000,
-        );
-        check_range(out, format!("{at}.max_page_rows"), self.max_page_rows, 1..=10_000);
+        check_ranges!(self, at, out, {
+            request_timeout_ms: 100..=600_000,
+            max_requests_in_flight: 1..=1_000_000,
+            max_body_bytes: 1_024..=64 * 1024 * 1024,
+            max_machines_per_request: 1..=100_000,
+            max_page_rows: 1..=10_000,
+        });
         if self
             .internal_token
             .as_deref()
@@ -251,109 +234,47 @@ impl ApiConfig {
 
 impl RateLimitConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(out, format!("{at}.requests"), self.requests, 1..=10_000_000);
-        check_range(out, format!("{at}.window_s"), self.window_s, 1..=86_400);
-        check_range(
-            out,
-            format!("{at}.max_clients"),
-            self.max_clients,
-            16..=10_000_000,
-        );
+        check_ranges!(self, at, out, {
+            requests: 1..=10_000_000,
+            window_s: 1..=86_400,
+            max_clients: 16..=10_000_000,
+        });
     }
 }
 
 impl IdempotencyConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(
-            out,
-            format!("{at}.retention_s"),
-            self.retention_s,
-            60..=30 * 86_400,
-        );
-        check_range(out, format!("{at}.max_keys"), self.max_keys, 1..=10_000_000);
-        check_range(
-            out,
-            format!("{at}.max_answer_bytes"),
-            self.max_answer_bytes,
-            1_024..=16 * 1024 * 1024,
-        );
+        check_ranges!(self, at, out, {
+            retention_s: 60..=30 * 86_400,
+            max_keys: 1..=10_000_000,
+            max_answer_bytes: 1_024..=16 * 1024 * 1024,
+        });
     }
 }
 
 impl UnitStreamConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(out, format!("{at}.max_streams"), self.max_streams, 1..=100_000);
-        check_range(
-            out,
-            format!("{at}.poll_interval_ms"),
-            self.poll_interval_ms,
-            10..=60_000,
-        );
-        check_range(
-            out,
-            format!("{at}.heartbeat_ms"),
-            self.heartbeat_ms,
-            100..=600_000,
-        );
-        check_range(
-            out,
-            format!("{at}.slow_client_ms"),
-            self.slow_client_ms,
-            100..=600_000,
-        );
-        check_range(
-            out,
-            format!("{at}.retention_s"),
-            self.retention_s,
-            60..=7 * 86_400,
-        );
-        check_range(
-            out,
-            format!("{at}.max_changes"),
-            self.max_changes,
-            1_000..=100_000_000,
-        );
+        check_ranges!(self, at, out, {
+            max_streams: 1..=100_000,
+            poll_interval_ms: 10..=60_000,
+            heartbeat_ms: 100..=600_000,
+            slow_client_ms: 100..=600_000,
+            retention_s: 60..=7 * 86_400,
+            max_changes: 1_000..=100_000_000,
+        });
     }
 }
 
 impl IngestConfig {
     fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(
-            out,
-            format!("{at}.max_batch_records"),
-            self.max_batch_records,
-            1..=100_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_batch_bytes"),
-            self.max_batch_bytes,
-            1_024..=64 * 1024 * 1024,
-        );
-        check_range(
-            out,
-            format!("{at}.max_batches_in_flight"),
-            self.max_batches_in_flight,
-            1..=1_000,
-        );
-        check_range(
-            out,
-            format!("{at}.ledger_retention_s"),
-            self.ledger_retention_s,
-            60..=MAX_RETENTION_S,
-        );
-        check_range(
-            out,
-            format!("{at}.quarantine_max_rows"),
-            self.quarantine_max_rows,
-            1..=100_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.sweep_interval_ms"),
-            self.sweep_interval_ms,
-            100..=3_600_000,
-        );
+        check_ranges!(self, at, out, {
+            max_batch_records: 1..=100_000,
+            max_batch_bytes: 1_024..=64 * 1024 * 1024,
+            max_batches_in_flight: 1..=1_000,
+            ledger_retention_s: 60..=MAX_RETENTION_S,
+            quarantine_max_rows: 1..=100_000_000,
+            sweep_interval_ms: 100..=3_600_000,
+        });
     }
 }
 

@@ -46,3 +46,12 @@ pub fn check_range<T>(
         ));
     }
 }
+
+/// [`check_range`] of fields by their names, a line each:
+/// `check_ranges!(self, at, out, { linger_ms: 0..=10_000, partitions: 1..=1_000 })`; `at` is the path of `self`.
+#[macro_export]
+macro_rules! check_ranges {
+    ($table:expr, $at:expr, $out:expr, { $($field:ident: $range:expr),+ $(,)? }) => {
+        $($crate::problem::check_range($out, format!("{}.{}", $at, stringify!($field)), $table.$field, $range);)+
+    };
+}

@@ -1,7 +1,8 @@
 //! How large the spool may grow, on disk and in memory.
 
 use serde::Deserialize;
-use shopfloor_runtime::Problem;
+use shopfloor_runtime::problem::check_range;
+use shopfloor_runtime::{Problem, check_ranges};
 
 use super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 
@@ -49,43 +50,26 @@ impl Default for SpoolConfig {
 impl SpoolConfig {
     /// Appends every problem; `at` is the dotted path of this table.
     pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        let mut within = |field: &str, value: u64, least: u64, most: u64| {
-            if value < least || value > most {
-                out.push(Problem::new(
-                    format!("{at}.{field}"),
-                    format!("{value} is out of range"),
-                    format!("use a value from {least} to {most}"),
-                ));
-            }
-        };
-        within("commit_max_bytes", self.commit_max_bytes, 64 * KIB, 64 * MIB);
         let segment_least = self
             .commit_max_bytes
             .saturating_add(SEGMENT_HEADER_BYTES)
             .max(MIB);
-        within(
-            "segment_max_bytes",
-            self.segment_max_bytes,
-            segment_least,
-            2 * GIB,
-        );
-        within(
-            "max_bytes",
-            self.max_bytes,
-            self.segment_max_bytes.saturating_mul(2),
-            1 << 50,
-        );
-        // Half of it must take any one append, with what an entry costs besides its bytes.
-        within(
-            "queue_max_bytes",
-            self.queue_max_bytes,
-            self.commit_max_bytes.saturating_mul(8),
-            4 * GIB,
-        );
-        within("hot_max_bytes", self.hot_max_bytes, 0, 64 * GIB);
-        within("cursor_save_interval_ms", self.cursor_save_interval_ms, 1, 60_000);
+        check_ranges!(self, at, out, {
+            commit_max_bytes: 64 * KIB..=64 * MIB,
+            segment_max_bytes: segment_least..=2 * GIB,
+            max_bytes: self.segment_max_bytes.saturating_mul(2)..=1 << 50,
+            // Half of it must take any one append, with what an entry costs besides its bytes.
+            queue_max_bytes: self.commit_max_bytes.saturating_mul(8)..=4 * GIB,
+            hot_max_bytes: 0..=64 * GIB,
+            cursor_save_interval_ms: 1..=60_000,
+        });
         if let Some(max_age_s) = self.max_age_s {
-            within("max_age_s", max_age_s, 8, 10 * 365 * 24 * 3600);
+            check_range(
+                out,
+                format!("{at}.max_age_s"),
+                max_age_s,
+                8..=10 * 365 * 24 * 3600,
+            );
         }
     }
 

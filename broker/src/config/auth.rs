@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use shopfloor_runtime::Problem;
+use shopfloor_runtime::check_ranges;
 use shopfloor_runtime::jwks::TokenConfig;
-use shopfloor_runtime::problem::check_range;
 
 use crate::auth::password_file;
 
@@ -101,24 +101,11 @@ impl AuthConfig {
                 "write it with `shopfloor passwd FILE USER`, readable for this process",
             ));
         }
-        check_range(
-            out,
-            format!("{at}.max_password_checks"),
-            self.max_password_checks,
-            1..=64,
-        );
-        check_range(
-            out,
-            format!("{at}.max_waiting_password_checks"),
-            self.max_waiting_password_checks,
-            0..=100_000,
-        );
-        check_range(
-            out,
-            format!("{at}.password_cache_s"),
-            self.password_cache_s,
-            0..=86_400,
-        );
+        check_ranges!(self, at, out, {
+            max_password_checks: 1..=64,
+            max_waiting_password_checks: 0..=100_000,
+            password_cache_s: 0..=86_400,
+        });
         self.jwt.problems(&format!("{at}.jwt"), out);
         for (index, user) in self.users.iter().enumerate() {
             if user.name.is_empty() || user.password.is_empty() {

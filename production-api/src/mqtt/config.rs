@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
+use shopfloor_runtime::check_ranges;
 use shopfloor_runtime::problem::{Problem, check_range};
 
 /// The MQTT service's configuration.
@@ -89,38 +90,16 @@ impl MqttConfig {
                 format!("set {at}.user, or leave the password out"),
             ));
         }
-        check_range(
-            out,
-            format!("{at}.publish_timeout_ms"),
-            self.publish_timeout_ms,
+        check_ranges!(self, at, out, {
             // Its own answer says more than that of the whole request's timeout.
-            1..=request_timeout_ms.saturating_sub(1),
-        );
-        check_range(
-            out,
-            format!("{at}.max_publishes_in_flight"),
-            self.max_publishes_in_flight,
-            1..=30_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_backoff_ms"),
-            self.max_backoff_ms,
-            100..=600_000,
-        );
-        check_range(out, format!("{at}.max_streams"), self.max_streams, 1..=100_000);
-        check_range(
-            out,
-            format!("{at}.stream_buffer_bytes"),
-            self.stream_buffer_bytes,
-            1_024..=256 * 1024 * 1024,
-        );
-        check_range(
-            out,
-            format!("{at}.heartbeat_ms"),
-            self.heartbeat_ms,
-            100..=3_600_000,
-        );
+            // Its own answer says more than that of the whole request's timeout.
+            publish_timeout_ms: 1..=request_timeout_ms.saturating_sub(1),
+            max_publishes_in_flight: 1..=30_000,
+            max_backoff_ms: 100..=600_000,
+            max_streams: 1..=100_000,
+            stream_buffer_bytes: 1_024..=256 * 1024 * 1024,
+            heartbeat_ms: 100..=3_600_000,
+        });
     }
 }
 

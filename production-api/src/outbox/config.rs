@@ -1,7 +1,8 @@
 //! What the relay can be told.
 
 use serde::Deserialize;
-use shopfloor_runtime::problem::{Problem, check_range};
+use shopfloor_runtime::check_ranges;
+use shopfloor_runtime::problem::Problem;
 
 /// How the relay works.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,43 +40,15 @@ impl Default for OutboxConfig {
 impl OutboxConfig {
     /// Appends every problem of the values; `at` is the path of this section.
     pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(
-            out,
-            format!("{at}.max_batch_records"),
-            self.max_batch_records,
-            1..=10_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_batch_bytes"),
-            self.max_batch_bytes,
-            1..=256 * 1024 * 1024,
-        );
-        check_range(
-            out,
-            format!("{at}.poll_interval_ms"),
-            self.poll_interval_ms,
-            10..=60_000,
-        );
-        check_range(
-            out,
-            format!("{at}.publish_timeout_ms"),
-            self.publish_timeout_ms,
-            100..=600_000,
-        );
-        check_range(out, format!("{at}.lease_ms"), self.lease_ms, 300..=3_600_000);
-        check_range(
-            out,
-            format!("{at}.backoff_min_ms"),
-            self.backoff_min_ms,
-            1..=60_000,
-        );
-        check_range(
-            out,
-            format!("{at}.backoff_max_ms"),
-            self.backoff_max_ms,
-            1..=3_600_000,
-        );
+        check_ranges!(self, at, out, {
+            max_batch_records: 1..=10_000,
+            max_batch_bytes: 1..=256 * 1024 * 1024,
+            poll_interval_ms: 10..=60_000,
+            publish_timeout_ms: 100..=600_000,
+            lease_ms: 300..=3_600_000,
+            backoff_min_ms: 1..=60_000,
+            backoff_max_ms: 1..=3_600_000,
+        });
         if self.backoff_max_ms < self.backoff_min_ms {
             out.push(Problem::new(
                 format!("{at}.backoff_max_ms"),

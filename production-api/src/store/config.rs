@@ -3,7 +3,8 @@
 use std::fmt;
 
 use serde::Deserialize;
-use shopfloor_runtime::problem::{Problem, check_range};
+use shopfloor_runtime::check_ranges;
+use shopfloor_runtime::problem::Problem;
 
 /// The Postgres database and the pool of connections to it.
 #[derive(Clone, Deserialize)]
@@ -55,30 +56,12 @@ impl DatabaseConfig {
                 "write postgres://user:password@host:port/database",
             ));
         }
-        check_range(
-            out,
-            format!("{at}.max_connections"),
-            self.max_connections,
-            1..=1_000,
-        );
-        check_range(
-            out,
-            format!("{at}.connect_timeout_ms"),
-            self.connect_timeout_ms,
-            50..=60_000,
-        );
-        check_range(
-            out,
-            format!("{at}.statement_timeout_ms"),
-            self.statement_timeout_ms,
-            50..=600_000,
-        );
-        check_range(
-            out,
-            format!("{at}.list_timeout_ms"),
-            self.list_timeout_ms,
-            50..=3_600_000,
-        );
+        check_ranges!(self, at, out, {
+            max_connections: 1..=1_000,
+            connect_timeout_ms: 50..=60_000,
+            statement_timeout_ms: 50..=600_000,
+            list_timeout_ms: 50..=3_600_000,
+        });
     }
 }
 

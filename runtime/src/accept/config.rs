@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use serde::Deserialize;
 
-use crate::problem::{Problem, check_range};
+use crate::check_ranges;
+use crate::problem::Problem;
 use crate::proxy::ProxyProtocol;
 use crate::tls::TlsConfig;
 
@@ -125,35 +126,12 @@ impl ListenerConfig {
                 "use \"tls\" or \"wss\", or remove tls",
             )),
         }
-        check_range(
-            out,
-            format!("{at}.max_connections"),
-            self.max_connections,
-            1..=1_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_connections_per_address"),
-            self.max_connections_per_address,
-            1..=1_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.max_connects_per_s"),
-            self.max_connects_per_s,
-            0..=1_000_000,
-        );
-        check_range(
-            out,
-            format!("{at}.header_timeout_ms"),
-            self.header_timeout_ms,
-            100..=60_000,
-        );
-        check_range(
-            out,
-            format!("{at}.handshake_timeout_ms"),
-            self.handshake_timeout_ms,
-            100..=60_000,
-        );
+        check_ranges!(self, at, out, {
+            max_connections: 1..=1_000_000,
+            max_connections_per_address: 1..=1_000_000,
+            max_connects_per_s: 0..=1_000_000,
+            header_timeout_ms: 100..=60_000,
+            handshake_timeout_ms: 100..=60_000,
+        });
     }
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use http::Uri;
 use serde::Deserialize;
 
-use crate::problem::{Problem, check_range};
+use crate::check_ranges;
+use crate::problem::Problem;
 
 /// An identity provider. Without `jwks` no tokens are taken.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,19 +71,11 @@ impl TokenConfig {
 
     /// Appends every problem; `at` is the path of this struct. Files are looked at, addresses are not.
     pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_range(
-            out,
-            format!("{at}.refresh_interval_s"),
-            self.refresh_interval_s,
-            10..=86_400,
-        );
-        check_range(out, format!("{at}.leeway_s"), self.leeway_s, 0..=600);
-        check_range(
-            out,
-            format!("{at}.fetch_timeout_ms"),
-            self.fetch_timeout_ms,
-            100..=60_000,
-        );
+        check_ranges!(self, at, out, {
+            refresh_interval_s: 10..=86_400,
+            leeway_s: 0..=600,
+            fetch_timeout_ms: 100..=60_000,
+        });
         let Some(jwks) = &self.jwks else { return };
         match Location::parse(jwks) {
             Ok(Location::Address(_)) => {}
