@@ -13,7 +13,7 @@ use super::{Accepted, ListenerConfig};
 use crate::admission::{Addresses, Permit};
 use crate::metrics;
 use crate::proxy::{self, ProxyProtocol};
-use crate::stream::{Connection, Replayed, Stream};
+use crate::stream::{Connection, Stream, replayed};
 use crate::tls::{ClientCertificate, Tls};
 use crate::websocket::{self, WebSocketConfig};
 
@@ -103,10 +103,10 @@ impl Door {
         let Some(tls) = &self.tls else {
             return Ok(match replay.is_empty() {
                 true => (Box::new(socket), None),
-                false => (Box::new(Replayed::new(replay, socket)), None),
+                false => (Box::new(replayed(replay, socket)), None),
             });
         };
-        let handshake = tls.accept(Replayed::new(replay, socket));
+        let handshake = tls.accept(replayed(replay, socket));
         let (stream, certificate) = self
             .in_time("tls_timeout", handshake)
             .await?
