@@ -3,16 +3,14 @@
 use std::ops::ControlFlow;
 
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::BaseRecord;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use super::CALL_TIMEOUT;
 use super::cluster::Cluster;
 use super::fault::KafkaFault;
 use super::producer::Producer;
-use super::reading::{ReadRecord, Reader, offsets, reader};
+use super::reading::{ReadRecord, Reader, begins_and_ends, offsets, read_between, reader};
 use super::record::{Outgoing, Undelivered};
 
 /// What the consumer reads ahead of whoever looks.
@@ -55,43 +53,15 @@ fn each(
     since_ms: Option<i64>,
     mut show: impl FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<(), KafkaError> {
-    let mut begins = TopicPartitionList::new();
-    let mut ends = std::collections::BTreeMap::new();
-    for (partition, low, end) in offsets(consumer, topic)? {
-        // A time goes where an offset stands, says this call.
-        let from = since_ms.unwrap_or(low);
-        begins.add_partition_offset(topic, partition, Offset::Offset(from))?;
-        if low < end {
-            ends.insert(partition, end);
-        }
-    }
+    let ranges = offsets(consumer, topic)?;
+    let filled = ranges.into_iter().filter(|(_, low, end)| low < end);
+    // A time goes where an offset stands, says `offsets_for_times`.
+    let ranges = filled.map(|(partition, low, end)| (partition, since_ms.unwrap_or(low), end));
+    let (mut begins, ends) = begins_and_ends(topic, ranges)?;
     if since_ms.is_some() && !ends.is_empty() {
         begins = consumer.offsets_for_times(begins, CALL_TIMEOUT)?;
     }
-    if ends.is_empty() {
-        return Ok(());
-    }
-    consumer.assign(&begins)?;
-    while !ends.is_empty() {
-        let message = match consumer.poll(CALL_TIMEOUT) {
-            None => return Err(KafkaError::NoMessageReceived),
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                ends.remove(&partition);
-                continue;
-            }
-            Some(message) => message?,
-        };
-        let Some(end) = ends.get(&message.partition()).copied() else {
-            continue;
-        };
-        if message.offset() < end && show(Seen(&message)).is_break() {
-            return Ok(());
-        }
-        if message.offset() + 1 >= end {
-            ends.remove(&message.partition());
-        }
-    }
-    Ok(())
+    read_between(consumer, &begins, ends, |message| show(Seen(message)))
 }
 
 impl<T: Send + Sync + 'static> Producer<T> {
@@ -105,27 +75,8 @@ impl<T: Send + Sync + 'static> Producer<T> {
         let Some(inner) = self.inner() else {
             return Err(Undelivered::Again("the producer has stopped".into()));
         };
-        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
-            headers.insert(Header {
-                key,
-                value: Some(value.as_ref()),
-            })
-        });
-        // Cheap handles: the record itself travels as the opaque.
-        let (topic, key, value) = (record.topic.clone(), record.key.clone(), record.value.clone());
-        let mut outgoing = BaseRecord::with_opaque_to(&topic, record)
-            .payload(value.as_ref())
-            .headers(headers);
-        if !key.is_empty() {
-            outgoing = outgoing.key(key.as_ref());
-        }
-        if let Some(partition) = partition {
-            outgoing = outgoing.partition(partition);
-        }
-        inner.base.send(outgoing).map_err(|(error, _record)| {
-            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            Undelivered::at_once(code)
-        })
+        inner
+            .send(partition, record)
+            .map_err(|(code, _record)| Undelivered::at_once(code))
     }
 }

@@ -310,6 +310,17 @@ impl<T: Send + Sync + 'static> Inner<T> {
         if !group.left.is_empty() {
             return group.left.push(record);
         }
+        if let Err((code, record)) = self.send(None, record) {
+            self.not_taken(group, record, code);
+        }
+    }
+
+    /// One record, to this partition or by its key; librdkafka copies its value. What it does not take comes back.
+    pub(super) fn send(
+        &self,
+        partition: Option<i32>,
+        record: Box<Outgoing<T>>,
+    ) -> Result<(), (RDKafkaErrorCode, Box<Outgoing<T>>)> {
         let headers = OwnedHeaders::new_with_capacity(record.headers.len());
         let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
             headers.insert(Header {
@@ -325,10 +336,13 @@ impl<T: Send + Sync + 'static> Inner<T> {
         if !key.is_empty() {
             outgoing = outgoing.key(key.as_ref());
         }
-        if let Err((error, record)) = self.base.send(outgoing) {
-            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            self.not_taken(group, record.delivery_opaque, code);
+        if let Some(partition) = partition {
+            outgoing = outgoing.partition(partition);
         }
+        self.base.send(outgoing).map_err(|(error, record)| {
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+            (code, record.delivery_opaque)
+        })
     }
 
     fn not_taken(&self, group: &mut Group<T>, record: Box<Outgoing<T>>, code: RDKafkaErrorCode) {

@@ -1,6 +1,7 @@
 //! Reading topics back: for counts, for the committed cursor, and for tests. Only what is committed is seen.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -63,30 +64,52 @@ pub(super) fn read(
     ranges: impl IntoIterator<Item = (i32, i64, i64)>,
     mut show: impl FnMut(&BorrowedMessage<'_>),
 ) -> Result<(), KafkaError> {
-    let mut assignment = TopicPartitionList::new();
-    let mut open = BTreeMap::new();
-    for (partition, from, end) in ranges.into_iter().filter(|(_, from, end)| from < end) {
-        assignment.add_partition_offset(topic, partition, Offset::Offset(from))?;
-        open.insert(partition, end);
+    let filled = ranges.into_iter().filter(|(_, from, end)| from < end);
+    let (begins, ends) = begins_and_ends(topic, filled)?;
+    read_between(consumer, &begins, ends, |message| {
+        show(message);
+        ControlFlow::Continue(())
+    })
+}
+
+/// Of partitions with their first and next offsets.
+pub(super) fn begins_and_ends(
+    topic: &str,
+    ranges: impl Iterator<Item = (i32, i64, i64)>,
+) -> Result<(TopicPartitionList, BTreeMap<i32, i64>), KafkaError> {
+    let (mut begins, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
+    for (partition, from, end) in ranges {
+        begins.add_partition_offset(topic, partition, Offset::Offset(from))?;
+        ends.insert(partition, end);
     }
-    consumer.assign(&assignment)?;
-    while !open.is_empty() {
+    Ok((begins, ends))
+}
+
+/// Shows the partitions' records, each partition in its order up to its end, until `show` has enough.
+pub(super) fn read_between(
+    consumer: &Reader,
+    begins: &TopicPartitionList,
+    mut ends: BTreeMap<i32, i64>,
+    mut show: impl FnMut(&BorrowedMessage<'_>) -> ControlFlow<()>,
+) -> Result<(), KafkaError> {
+    consumer.assign(begins)?;
+    while !ends.is_empty() {
         let message = match consumer.poll(CALL_TIMEOUT) {
             None => return Err(KafkaError::NoMessageReceived),
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                open.remove(&partition);
+                ends.remove(&partition);
                 continue;
             }
             Some(message) => message?,
         };
-        let Some(end) = open.get(&message.partition()).copied() else {
+        let Some(end) = ends.get(&message.partition()).copied() else {
             continue;
         };
-        if message.offset() < end {
-            show(&message);
+        if message.offset() < end && show(&message).is_break() {
+            return Ok(());
         }
         if message.offset() + 1 >= end {
-            open.remove(&message.partition());
+            ends.remove(&message.partition());
         }
     }
     Ok(())

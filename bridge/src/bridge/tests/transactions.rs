@@ -13,14 +13,7 @@ async fn start(mut config: BridgeConfig, dir: &Path, fault: Option<Fault>) -> Ru
     if let Some(fault) = fault {
         bridge.cluster().inject(fault).await;
     }
-    let shutdown = CancellationToken::new();
-    let (ran, stop) = (bridge.clone(), shutdown.clone());
-    let task = tokio::spawn(async move { ran.run(stop).await });
-    Running {
-        bridge,
-        shutdown,
-        task,
-    }
+    Running::of(bridge)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
