@@ -7,26 +7,30 @@
 //! - `codec/`: the one place that knows MQTT's bytes.
 //! - `connection/`: one device connection: CONNECT, batches, acknowledgements, subscriptions, its end.
 //! - `auth/`: who a client is, and what it may do; `topic_pattern`: what its rules are made of.
-//! - `registry`, `session`, `mailbox`: sessions by client id; what is remembered of one; what waits for it.
+//! - `registry`, `session`: sessions by client id; what is remembered of one: its `session_parts`; `acks`, what it has
+//!   given to the store; `mailbox`, what waits for it.
 //! - `persistence/`: what a restart finds of sessions and retained messages.
 //! - [`tap`]: the seam towards whatever makes messages durable.
 //! - `hub`: what all connections share, and the way of a stored message to subscribers:
 //!   `message`, `topics`, `subscriptions`, `retained`, and `fanout`, the one file that names rumqttd.
-//! - [`metrics`]: everything that is counted; `sys`: some of it as `$SYS` topics.
+//! - [`metrics`]: everything that is counted; `sys`: some of it (`counts`, `loads`) as `$SYS` topics.
 //!
 //! Promise: a message is acknowledged only after its receipt from the [`tap::Tap`] resolved, in the order in which
 //! it came; whatever one client sends or withholds, the others' messages go on.
 
+mod acks;
 mod auth;
 mod codec;
 pub mod config;
 mod connection;
+mod counts;
 mod fanout;
 pub mod front;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod hub;
+mod loads;
 mod mailbox;
 mod message;
 pub mod metrics;
@@ -34,6 +38,7 @@ mod persistence;
 mod registry;
 mod retained;
 mod session;
+mod session_parts;
 mod subscriptions;
 mod sys;
 pub mod tap;

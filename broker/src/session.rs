@@ -7,12 +7,11 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
-use crate::codec::SubscribeOptions;
+use crate::acks::Acks;
 use crate::config::SessionConfig;
-use crate::connection::acks::Acks;
 use crate::mailbox::Mailbox;
-use crate::message::Delivery;
-use crate::tap::{Exchange, Published, Publisher};
+use crate::session_parts::{Inflight, PendingWill, Subscribed};
+use crate::tap::Exchange;
 
 /// One client's session. Whoever holds the lock of `state` is the connection that serves it.
 #[derive(Debug)]
@@ -64,13 +63,6 @@ pub(crate) struct SessionState {
     pub(crate) afterlife: Option<AbortHandle>,
 }
 
-/// One subscription as its session knows it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Subscribed {
-    pub(crate) options: SubscribeOptions,
-    pub(crate) id: Option<u32>,
-}
-
 /// The QoS 2 publish that has a packet identifier now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reception {
@@ -113,49 +105,6 @@ impl Received {
     /// The store may know the exchange as open.
     pub(crate) fn is_stored(self) -> bool {
         self != Self::Passed
-    }
-}
-
-/// One sent message.
-#[derive(Debug)]
-pub(crate) struct Inflight {
-    pub(crate) packet_id: u16,
-    /// As its delivery's.
-    pub(crate) position: u64,
-    pub(crate) stage: Stage,
-}
-
-#[derive(Debug)]
-pub(crate) enum Stage {
-    /// Sent, to be sent again with DUP after a reconnect.
-    Published(Delivery),
-    /// PUBREC came, PUBREL went: only PUBCOMP is missing.
-    Released,
-}
-
-/// A will with the identity under which it is published.
-#[derive(Debug, Clone)]
-pub(crate) struct PendingWill {
-    pub(crate) message: Published,
-    pub(crate) delay_s: u32,
-}
-
-impl PendingWill {
-    pub(crate) fn new(will: crate::codec::Will, publisher: Arc<Publisher>) -> Self {
-        let message = Published {
-            topic: will.topic,
-            payload: will.payload,
-            qos: will.qos,
-            retain: will.retain,
-            properties: will.properties,
-            publisher,
-            received_ms: 0,
-            exchange: None,
-        };
-        Self {
-            message,
-            delay_s: will.delay_s,
-        }
     }
 }
 
@@ -225,6 +174,7 @@ impl SessionState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session_parts::Stage;
 
     #[test]
     fn packet_identifiers_wrap_past_zero_and_past_those_in_use() {

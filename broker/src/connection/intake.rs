@@ -3,67 +3,19 @@
 use std::sync::Arc;
 
 use super::close::Close;
+use crate::acks::{Answer, Batch, Owed};
 use crate::codec::{Ack, DecodeError, Publish, reason};
 use crate::config::RefusedPublish;
+use crate::counts::Counts;
 use crate::hub::Hub;
 use crate::message::{Message, now_ms};
 use crate::metrics;
 use crate::session::{Received, SessionState};
-use crate::sys::Counts;
-use crate::tap::{self, Exchange, Published, Publisher, Topic};
+use crate::tap::{Exchange, Published, Publisher, Topic};
+use crate::topics;
 
 /// Releases in one batch, so that their entries fit one commit of the store.
 const MAX_RELEASED: usize = 1024;
-
-/// Publishes of one read, with what is owed for each.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    /// For the store.
-    pub(crate) offer: tap::Batch,
-    /// In the order of the packets; those with `Answer::Verdict` are in the order of the messages.
-    pub(crate) owed: Vec<Owed>,
-    /// Copies for subscribers, given out once the batch is stored.
-    pub(crate) copies: Vec<Arc<Message>>,
-    /// Topics and payloads, and a little for each packet.
-    pub(crate) bytes: usize,
-    /// QoS 1 publishes among `owed`.
-    pub(crate) qos_1: usize,
-}
-
-impl Batch {
-    fn owe(&mut self, owed: Owed) {
-        // So that packets without a payload cannot pile up either.
-        self.bytes += size_of::<Owed>() + size_of::<Exchange>();
-        self.qos_1 += usize::from(owed.qos == 1);
-        self.owed.push(owed);
-    }
-}
-
-/// The acknowledgement that one packet waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Owed {
-    pub(crate) packet_id: u16,
-    pub(crate) qos: u8,
-    /// Owed to a connection that has ended: the identifier means something else to the next one.
-    pub(crate) silent: bool,
-    /// Number of a QoS 2 publish with `Answer::Verdict`; else zero.
-    pub(crate) reception: u32,
-    pub(crate) answer: Answer,
-    /// Somebody had subscribed to the topic when the packet came.
-    pub(crate) subscribed: bool,
-}
-
-/// Where its reason code comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Verdict,
-    /// The packet was not given to the store: a repeated QoS 2 publish, or one that the front refused.
-    Fixed(u8),
-    /// It repeats a QoS 2 publish of an earlier connection, whose receipt comes before it.
-    Repeated,
-    /// It was PUBREL.
-    Released(u8),
-}
 
 /// What tells a repeated QoS 2 publish from another message. No topic has a zero byte.
 fn content(topic: &Topic, payload: &[u8]) -> u32 {
@@ -125,8 +77,8 @@ impl Intake {
 
     /// Ends a read: what it brought is counted in one go, not message by message.
     pub(crate) fn end(&mut self, hub: &Hub) -> Option<Batch> {
-        Counts::add(&hub.sys.counts.publishes_received, self.received.iter().sum());
-        Counts::add(&hub.sys.counts.publish_bytes_received, self.received_bytes);
+        Counts::add(&hub.counts.publishes_received, self.received.iter().sum());
+        Counts::add(&hub.counts.publish_bytes_received, self.received_bytes);
         for (count, counter) in self.received.iter_mut().zip(&hub.metrics.publishes) {
             if *count > 0 {
                 counter.increment(std::mem::take(count));
@@ -278,7 +230,7 @@ impl Intake {
     fn refusal(&mut self, hub: &Hub, topic: &Topic) -> Option<Refusal> {
         let (name, limits) = (topic.as_str(), &hub.config);
         let refusal = |reason, kind| Some(Refusal { reason, kind });
-        if !crate::topics::within_limits(name, limits.max_topic_bytes, limits.max_topic_levels) {
+        if !topics::within_limits(name, limits.max_topic_bytes, limits.max_topic_levels) {
             return refusal(reason::TOPIC_NAME_INVALID, "topic_limits");
         }
         if name.starts_with('$') {

@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::MAX_OUT_BYTES;
-use super::handshake::Client;
-use super::held::Held;
+use super::client::Client;
+use super::output::Output;
 use super::subscribe;
 use crate::codec::encode::{self, AckKind};
 use crate::codec::{Ack, DecodeError, Protocol, reason};
+use crate::counts::Counts;
 use crate::hub::Hub;
 use crate::message::{Delivery, now_ms};
 use crate::metrics;
 use crate::persistence::{Change, Ticket};
-use crate::session::{Inflight, Session, SessionState, Stage};
-use crate::sys::Counts;
+use crate::session::{Session, SessionState};
+use crate::session_parts::{Inflight, Stage};
 
 /// The sending half of one connection.
 #[derive(Debug)]
@@ -111,11 +111,10 @@ impl Outgoing {
         client: &Client,
         session: &Session,
         state: &mut SessionState,
-        out: &mut BytesMut,
-        held: &mut Held,
+        output: &mut Output,
     ) {
         let mut sent = 0;
-        while out.len() + held.bytes() < MAX_OUT_BYTES && Self::has_window(hub, client, state) {
+        while !output.is_full() && Self::has_window(hub, client, state) {
             let Some(delivery) = session.mailbox.pop() else {
                 self.mail = false;
                 break;
@@ -127,7 +126,7 @@ impl Outgoing {
             }
             if delivery.qos == 0 {
                 let topic = self.alias(client, delivery.message.topic.as_str());
-                sent += u64::from(self.send(client, out, &delivery, topic, 0, false));
+                sent += u64::from(self.send(client, &mut output.ready, &delivery, topic, 0, false));
                 continue;
             }
             let packet_id = state.next_packet_id();
@@ -136,13 +135,14 @@ impl Outgoing {
                 // Without an alias: what is sent meanwhile could use one that the client does not know yet.
                 let topic = (delivery.message.topic.as_str(), None);
                 let fits = self.send(client, &mut packet, &delivery, topic, packet_id, false);
-                if fits && let Some(wait) = hub.wait(keep_sent(hub, session, position, packet_id)) {
-                    held.hold(wait, packet);
+                if fits {
+                    let kept = keep_sent(hub, session, position, packet_id);
+                    output.send_after(hub.wait(kept), packet);
                 }
                 fits
             } else {
                 let topic = self.alias(client, delivery.message.topic.as_str());
-                let fits = self.send(client, out, &delivery, topic, packet_id, false);
+                let fits = self.send(client, &mut output.ready, &delivery, topic, packet_id, false);
                 if fits {
                     let _nobody_waits = keep_sent(hub, session, position, packet_id);
                 }
@@ -160,7 +160,7 @@ impl Outgoing {
             }
         }
         hub.metrics.delivered.increment(sent);
-        Counts::add(&hub.sys.counts.publishes_sent, sent);
+        Counts::add(&hub.counts.publishes_sent, sent);
     }
 
     /// False where the message has expired or is larger than the client takes: it is then done with.
@@ -280,14 +280,13 @@ pub(crate) fn pubrec(
     session: &Session,
     state: &mut SessionState,
     ack: Ack,
-    out: &mut BytesMut,
-    held: &mut Held,
+    output: &mut Output,
 ) -> Result<(), DecodeError> {
     let Some(at) = state.inflight_at(ack.packet_id) else {
         if ack.reason < reason::UNSPECIFIED {
             let reason = reason::PACKET_ID_NOT_FOUND;
             encode::ack(
-                out,
+                &mut output.ready,
                 client.protocol,
                 AckKind::Release,
                 ack.packet_id,
@@ -327,10 +326,7 @@ pub(crate) fn pubrec(
         None,
         u32::MAX,
     );
-    match hub.wait(kept) {
-        Some(wait) => held.hold(wait, pubrel),
-        None => out.unsplit(pubrel),
-    }
+    output.send_after(hub.wait(kept), pubrel);
     Ok(())
 }
 

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::handshake::Client;
-use super::held::Held;
+use super::client::Client;
+use super::output::Output;
 use crate::auth::acl::MaySubscribe;
 use crate::codec::encode;
 use crate::codec::{DecodeError, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, reason};
 use crate::hub::Hub;
 use crate::metrics;
-use crate::session::{Session, SessionState, Subscribed};
+use crate::session::{Session, SessionState};
+use crate::session_parts::Subscribed;
 use crate::subscriptions::Subscription;
 use crate::topics;
 
@@ -22,8 +23,7 @@ pub(crate) fn subscribe(
     session: &Arc<Session>,
     state: &mut SessionState,
     subscribe: Subscribe,
-    out: &mut BytesMut,
-    held: &mut Held,
+    output: &mut Output,
 ) -> Result<(), DecodeError> {
     for (filter, options) in &subscribe.filters {
         check(filter, *options)?;
@@ -66,10 +66,8 @@ pub(crate) fn subscribe(
     }
     let mut suback = BytesMut::new();
     encode::suback(&mut suback, client.protocol, subscribe.packet_id, &codes);
-    match hub.keep_filters(session, state, subscribe.filters.iter().map(|(filter, _)| filter)) {
-        Some(wait) => held.hold(wait, suback),
-        None => out.unsplit(suback),
-    }
+    let kept = hub.keep_filters(session, state, subscribe.filters.iter().map(|(filter, _)| filter));
+    output.send_after(kept, suback);
     for (filter, options) in retained {
         hub.send_retained(session, filter, options, subscribe.subscription_id);
     }
@@ -149,8 +147,7 @@ pub(crate) fn unsubscribe(
     session: &Arc<Session>,
     state: &mut SessionState,
     unsubscribe: &Unsubscribe,
-    out: &mut BytesMut,
-    held: &mut Held,
+    output: &mut Output,
 ) -> Result<(), DecodeError> {
     let mut codes = Vec::with_capacity(unsubscribe.filters.len());
     for filter in &unsubscribe.filters {
@@ -165,9 +162,7 @@ pub(crate) fn unsubscribe(
     hub.fanout.update(session, &state.filters);
     let mut unsuback = BytesMut::new();
     encode::unsuback(&mut unsuback, client.protocol, unsubscribe.packet_id, &codes);
-    match hub.keep_filters(session, state, unsubscribe.filters.iter()) {
-        Some(wait) => held.hold(wait, unsuback),
-        None => out.unsplit(unsuback),
-    }
+    let kept = hub.keep_filters(session, state, unsubscribe.filters.iter());
+    output.send_after(kept, unsuback);
     Ok(())
 }

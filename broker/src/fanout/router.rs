@@ -12,7 +12,7 @@ use rumqttd::protocol::{
 };
 use rumqttd::{Forward, Notification, Router, RouterConfig};
 
-use super::{Job, STUCK, Shared};
+use super::queue::{Job, STUCK, Shared};
 use crate::message::{Message, now_ms};
 use crate::metrics;
 use crate::tap::{Properties, Topic};

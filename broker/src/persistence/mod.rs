@@ -2,9 +2,11 @@
 //!
 //! Layout, in the order in which a change passes:
 //!
-//! - [`Change`], [`Persistence::submit`]: whoever changes something says so, without waiting, and gets a [`Ticket`].
+//! - `change`: what a restart must find, and what it finds.
+//! - [`Persistence::submit`]: whoever changes something says so, without waiting, and gets a [`Ticket`]; `queue`: where
+//!   changes and those who wait for them are until then.
 //! - `writer`: one thread commits all that waits in one transaction; while it syncs, the next one gathers.
-//! - `tables`: the tables of the database, and what a start finds in them.
+//! - `tables`: the tables of the database, and what a start finds in them; `error`: why it cannot.
 //! - `records`: the values in them.
 //!
 //! The database is redb: one file, copy on write, checksums. A commit is there whole after a crash or not at all, and
@@ -15,143 +17,27 @@
 //!
 //! Memory holds everything; the database is read at the start only.
 
+mod change;
+mod error;
+mod queue;
 mod records;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use crate::config::PersistenceConfig;
-use crate::message::{Delivery, Message};
-use crate::session::{Inflight, PendingWill, Subscribed};
+pub(crate) use change::{Change, Found, KeptSession, Restored};
+pub use error::PersistenceError;
+use queue::{Clock, Shared};
+pub(crate) use queue::{NotDurable, Ticket, Wait};
 use tables::Database;
-
-/// Something that a restart must find.
-#[derive(Debug)]
-pub(crate) enum Change {
-    /// A session begins, is resumed or left: its row as it is from now on.
-    Session(Box<KeptSession>),
-    /// A session is over, with all that it had.
-    End {
-        session: u64,
-    },
-    Subscribe {
-        session: u64,
-        filter: String,
-        subscribed: Subscribed,
-    },
-    Unsubscribe {
-        session: u64,
-        filter: String,
-    },
-    /// The message is its topic's retained one; without a payload the topic has none any more.
-    Retain(Arc<Message>),
-    /// A QoS 1 or 2 message waits for a subscriber.
-    Queue {
-        session: u64,
-        delivery: Delivery,
-    },
-    /// It goes out under this packet identifier.
-    Sent {
-        session: u64,
-        position: u64,
-        packet_id: u16,
-    },
-    /// The subscriber has it (PUBREC); only its PUBCOMP is missing.
-    Received {
-        session: u64,
-        position: u64,
-        packet_id: u16,
-    },
-    /// Nothing of it is left to do.
-    Done {
-        session: u64,
-        position: u64,
-    },
-}
-
-/// A session's own row.
-#[derive(Debug, Clone)]
-pub(crate) struct KeptSession {
-    pub(crate) key: u64,
-    pub(crate) client_id: String,
-    pub(crate) expiry_s: u32,
-    /// When its connection left it, on the clock of [`Persistence::age_ms`]; `None` while it is connected.
-    pub(crate) left_ms: Option<u64>,
-    pub(crate) will: Option<PendingWill>,
-}
-
-/// A session as a start finds it.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) session: KeptSession,
-    pub(crate) filters: BTreeMap<String, Subscribed>,
-    /// Sent and not done, in the order in which they went.
-    pub(crate) inflight: VecDeque<Inflight>,
-    /// Not sent yet.
-    pub(crate) queue: VecDeque<Delivery>,
-}
-
-/// Everything that a start finds.
-#[derive(Debug, Default)]
-pub(crate) struct Restored {
-    pub(crate) sessions: Vec<Found>,
-    pub(crate) retained: Vec<Message>,
-    /// The last moment at which the process before this one is known to have lived.
-    pub(crate) last_ms: u64,
-}
-
-/// The number of a change; all changes up to it are committed before or with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket(u64);
-
-/// Why the store of sessions cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum PersistenceError {
-    #[error("cannot create {}", .dir.display())]
-    Create { dir: PathBuf, source: std::io::Error },
-    #[error("{}: another process uses these sessions; stop it or give this gateway a directory of its own", .path.display())]
-    Locked { path: PathBuf },
-    #[error("cannot use {}", .path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error(
-        "{}: sessions and retained messages cannot be read; restore the file, or move it away to begin without them \
-         (messages in the spool do not depend on it)",
-        .path.display()
-    )]
-    Unreadable { path: PathBuf, source: Box<redb::Error> },
-    #[error("{}: format version {found} is not known here (this build knows {known}); use the newer build", .path.display())]
-    Version { path: PathBuf, found: u64, known: u64 },
-    #[error("no thread for writing sessions")]
-    Thread(#[source] std::io::Error),
-}
-
-/// The change was not committed before the store ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the store of sessions ended before the change was durable")]
-pub(crate) struct NotDurable;
-
-/// Resolves when a change is durable.
-#[derive(Debug)]
-pub(crate) struct Wait(oneshot::Receiver<()>);
-
-impl Future for Wait {
-    type Output = Result<(), NotDurable>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_err(|_| NotDurable)
-    }
-}
 
 /// The handle. Dropped, it ends the writer once what was submitted is committed, or has failed once more.
 #[derive(Debug)]
@@ -159,48 +45,6 @@ pub(crate) struct Persistence {
     shared: Arc<Shared>,
     clock: Clock,
     writer: Option<std::thread::JoinHandle<()>>,
-}
-
-/// How old the store is: it counts while a process has it and, by the wall clock, between two processes. A step of
-/// the wall clock while a process runs changes nothing.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    base_ms: u64,
-    since: Instant,
-}
-
-impl Clock {
-    fn age_ms(self) -> u64 {
-        self.base_ms + u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// What the front and the writer thread share.
-#[derive(Debug)]
-struct Shared {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    changes: VecDeque<Change>,
-    submitted: u64,
-    durable: u64,
-    /// By ticket, since tickets only grow.
-    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
-    closing: bool,
-    /// Nothing is committed any more.
-    ended: bool,
-    /// What keeps the writer from writing, in words for an operator.
-    trouble: Option<String>,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Every critical section leaves the queue whole.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Persistence {
@@ -211,10 +55,7 @@ impl Persistence {
     }
 
     fn start(database: Database, base_ms: u64) -> Result<Self, PersistenceError> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::default());
         let clock = Clock {
             base_ms,
             since: Instant::now(),

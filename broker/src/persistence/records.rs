@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::KeptSession;
+use super::change::KeptSession;
 use crate::codec::{RetainHandling, SubscribeOptions};
 use crate::message::{Delivery, Message};
-use crate::session::{PendingWill, Subscribed};
+use crate::session_parts::{PendingWill, Subscribed};
 use crate::tap::{Properties, Published, Publisher, Topic};
 
 /// A value that is no record, as the database's own error.

@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 use redb::{ReadableTable as _, TableDefinition, TableError};
 
+use super::change::{Change, Found, Restored};
+use super::error::PersistenceError;
 use super::records::{DeliveryRecord, MessageRecord, SessionRecord, SubscriptionRecord};
-use super::{Change, Found, PersistenceError, Restored};
 use crate::config::PersistenceConfig;
 use crate::message::now_ms;
-use crate::session::{Inflight, Stage, Subscribed};
+use crate::session_parts::{Inflight, Stage, Subscribed};
 
 const FORMAT_VERSION: u64 = 1;
 const FILE: &str = "sessions.redb";

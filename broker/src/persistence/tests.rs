@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use proptest::prelude::*;
 use super::tables::Meta;
 use super::*;
 use crate::codec::SubscribeOptions;
-use crate::session::Stage;
+use crate::message::{Delivery, Message};
+use crate::session_parts::{Inflight, PendingWill, Stage, Subscribed};
 use crate::tap::{Properties, Published, Publisher, Topic};
 
 const PATIENCE: Duration = Duration::from_secs(30);

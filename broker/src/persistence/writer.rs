@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::change::Change;
+use super::queue::{Clock, Shared};
 use super::tables::Database;
-use super::{Change, Clock, Shared};
 use crate::metrics;
 
 /// Changes of one transaction.

@@ -5,17 +5,59 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
-
-use super::handshake::Client;
-use super::intake::{Answer, Batch, Owed};
-use crate::codec::encode::{self, AckKind};
-use crate::codec::{Protocol, reason};
-use crate::hub::Hub;
 use crate::message::Message;
 use crate::persistence::{NotDurable, Wait};
-use crate::session::{Received, SessionState};
-use crate::tap::{NotStored, Receipt, Refused, Tap, Verdict};
+use crate::tap::{self, Exchange, NotStored, Receipt, Refused, Tap, Verdict};
+
+/// Publishes of one read, with what is owed for each.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// For the store.
+    pub(crate) offer: tap::Batch,
+    /// In the order of the packets; those with `Answer::Verdict` are in the order of the messages.
+    pub(crate) owed: Vec<Owed>,
+    /// Copies for subscribers, given out once the batch is stored.
+    pub(crate) copies: Vec<Arc<Message>>,
+    /// Topics and payloads, and a little for each packet.
+    pub(crate) bytes: usize,
+    /// QoS 1 publishes among `owed`.
+    pub(crate) qos_1: usize,
+}
+
+impl Batch {
+    pub(crate) fn owe(&mut self, owed: Owed) {
+        // So that packets without a payload cannot pile up either.
+        self.bytes += size_of::<Owed>() + size_of::<Exchange>();
+        self.qos_1 += usize::from(owed.qos == 1);
+        self.owed.push(owed);
+    }
+}
+
+/// The acknowledgement that one packet waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owed {
+    pub(crate) packet_id: u16,
+    pub(crate) qos: u8,
+    /// Owed to a connection that has ended: the identifier means something else to the next one.
+    pub(crate) silent: bool,
+    /// Number of a QoS 2 publish with `Answer::Verdict`; else zero.
+    pub(crate) reception: u32,
+    pub(crate) answer: Answer,
+    /// Somebody had subscribed to the topic when the packet came.
+    pub(crate) subscribed: bool,
+}
+
+/// Where its reason code comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Verdict,
+    /// The packet was not given to the store: a repeated QoS 2 publish, or one that the front refused.
+    Fixed(u8),
+    /// It repeats a QoS 2 publish of an earlier connection, whose receipt comes before it.
+    Repeated,
+    /// It was PUBREL.
+    Released(u8),
+}
 
 /// What one connection has given to the store and not acknowledged yet.
 #[derive(Debug, Default)]
@@ -47,8 +89,9 @@ struct Offered {
 /// A stored batch.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    owed: Vec<Owed>,
-    verdicts: Vec<Verdict>,
+    pub(crate) owed: Vec<Owed>,
+    /// One for each `Answer::Verdict`.
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// What an offer came to.
@@ -123,13 +166,17 @@ impl Acks {
         Ok(Offer::Done)
     }
 
-    /// The oldest offered batch, once it is stored, and what its subscribers get is kept where it must be. Pending
-    /// where none is offered.
-    pub(crate) fn poll_stored(&mut self, cx: &mut Context<'_>, hub: &Hub) -> Poll<Result<Stored, NotStored>> {
+    /// The oldest offered batch, once it is stored, and what its subscribers get is kept where it must be:
+    /// `give_out` gives them their copies. Pending where none is offered.
+    pub(crate) fn poll_stored(
+        &mut self,
+        cx: &mut Context<'_>,
+        give_out: impl FnOnce(&[Arc<Message>]) -> Option<Wait>,
+    ) -> Poll<Result<Stored, NotStored>> {
         let Some(first) = self.offered.front_mut() else {
             return Poll::Pending;
         };
-        let stored = ready!(first.poll(cx, hub));
+        let stored = ready!(first.poll(cx, give_out));
         let Some(Offered {
             owed,
             verdicts,
@@ -184,15 +231,18 @@ impl Acks {
 }
 
 impl Offered {
-    fn poll(&mut self, cx: &mut Context<'_>, hub: &Hub) -> Poll<Result<(), NotStored>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        give_out: impl FnOnce(&[Arc<Message>]) -> Option<Wait>,
+    ) -> Poll<Result<(), NotStored>> {
         if self.verdicts.is_none() {
             let verdicts = match &mut self.receipt {
                 Some(receipt) => ready!(Pin::new(receipt).poll(cx))?,
                 None => Vec::new(),
             };
             self.verdicts = Some(verdicts);
-            let tickets = self.copies.drain(..).filter_map(|copy| hub.dispatch(&copy));
-            self.kept = hub.wait(tickets.max());
+            self.kept = give_out(&std::mem::take(&mut self.copies));
         }
         match &mut self.kept {
             Some(kept) => Pin::new(kept).poll(cx).map_err(|NotDurable| NotStored),
@@ -201,132 +251,6 @@ impl Offered {
     }
 }
 
-impl Stored {
-    /// Settles QoS 2 in the session and writes the acknowledgements.
-    pub(crate) fn acknowledge(
-        self,
-        hub: &Hub,
-        client: &Client,
-        state: &mut SessionState,
-        out: &mut BytesMut,
-    ) {
-        let mut verdicts = self.verdicts.into_iter();
-        let (mut stored, mut unrouted, mut dead_lettered) = (0, 0, 0);
-        for owed in self.owed {
-            let verdict = match owed.answer {
-                Answer::Verdict => verdicts.next().unwrap_or(Verdict::Stored),
-                Answer::Fixed(reason) => {
-                    acknowledge(client, out, owed, reason, None);
-                    continue;
-                }
-                Answer::Repeated => {
-                    let known = state.received.contains_key(&owed.packet_id);
-                    let reason = if known {
-                        reason::SUCCESS
-                    } else {
-                        reason::PAYLOAD_FORMAT_INVALID
-                    };
-                    acknowledge(client, out, owed, reason, None);
-                    continue;
-                }
-                Answer::Released(reason) => {
-                    complete(client, state, out, owed, reason);
-                    continue;
-                }
-            };
-            if owed.qos == 0 {
-                continue;
-            }
-            match verdict {
-                Verdict::Stored => {
-                    stored += 1;
-                    settle(client, state, owed, state.durable, false);
-                    acknowledge(client, out, owed, reason::SUCCESS, None);
-                }
-                Verdict::Unrouted => {
-                    unrouted += 1;
-                    settle(client, state, owed, false, false);
-                    // Nobody got it: a publisher whose topic is misspelt can see that.
-                    let nobody = owed.qos == 1 && !owed.subscribed;
-                    let reason = if nobody {
-                        reason::NO_MATCHING_SUBSCRIBERS
-                    } else {
-                        reason::SUCCESS
-                    };
-                    acknowledge(client, out, owed, reason, None);
-                }
-                Verdict::DeadLettered { reason: text } => {
-                    dead_lettered += 1;
-                    settle(client, state, owed, state.durable, true);
-                    acknowledge(client, out, owed, reason::PAYLOAD_FORMAT_INVALID, Some(&text));
-                }
-            }
-        }
-        hub.metrics.acknowledged_stored.increment(stored);
-        hub.metrics.acknowledged_unrouted.increment(unrouted);
-        hub.metrics.acknowledged_dead_lettered.increment(dead_lettered);
-    }
-}
-
 fn qos_1(owed: &[Owed]) -> usize {
     owed.iter().filter(|owed| owed.qos == 1 && !owed.silent).count()
-}
-
-/// Notes what became of a QoS 2 publish.
-fn settle(client: &Client, state: &mut SessionState, owed: Owed, kept: bool, dead: bool) {
-    let current = state.received.get(&owed.packet_id).map(|open| open.number);
-    if owed.qos != 2 || current != Some(owed.reception) {
-        // A newer message has the identifier.
-        return;
-    }
-    if dead && client.protocol == Protocol::V5 {
-        // A PUBREC that refuses ends the exchange: no PUBREL comes.
-        state.received.remove(&owed.packet_id);
-        return;
-    }
-    let received = if kept { Received::Stored } else { Received::Passed };
-    state.progress(owed.packet_id, received);
-}
-
-fn acknowledge(client: &Client, out: &mut BytesMut, owed: Owed, reason: u8, text: Option<&str>) {
-    if owed.silent {
-        return;
-    }
-    let kind = match owed.qos {
-        0 => return,
-        1 => AckKind::Ack,
-        _ => AckKind::Received,
-    };
-    let text = text.filter(|_| client.problem_information);
-    encode::ack(
-        out,
-        client.protocol,
-        kind,
-        owed.packet_id,
-        reason,
-        text,
-        client.max_packet_bytes,
-    );
-}
-
-/// PUBCOMP.
-fn complete(client: &Client, state: &mut SessionState, out: &mut BytesMut, owed: Owed, reason: u8) {
-    if owed.silent {
-        // The client repeats PUBREL, and is answered then.
-        return;
-    }
-    // Not that of a next message with the same identifier.
-    let open = state.received.get(&owed.packet_id);
-    if open.is_some_and(|open| open.progress != Received::Pending) {
-        state.received.remove(&owed.packet_id);
-    }
-    encode::ack(
-        out,
-        client.protocol,
-        AckKind::Complete,
-        owed.packet_id,
-        reason,
-        None,
-        u32::MAX,
-    );
 }
