@@ -2,6 +2,7 @@
 
 mod acl;
 mod auth;
+mod session;
 
 use serde::Deserialize;
 use shopfloor_runtime::Problem;
@@ -11,6 +12,7 @@ use shopfloor_runtime::check_ranges;
 pub(crate) use acl::read_rules;
 pub use acl::{Access, AclConfig, RefusedPublish, RefusedSubscribe, RuleConfig};
 pub use auth::{AuthConfig, CertificateName, UserConfig};
+pub use session::SessionConfig;
 
 /// The MQTT front.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,6 +22,8 @@ pub struct BrokerConfig {
     pub listeners: Vec<ListenerConfig>,
     /// Time from the connection to a complete CONNECT.
     pub connect_timeout_ms: u64,
+    /// Time for one packet, from its first byte to its last.
+    pub packet_timeout_ms: u64,
     /// Time without progress after which a client that does not read is closed.
     pub write_timeout_ms: u64,
     /// Time for receipts and last acknowledgements when the front stops.
@@ -51,23 +55,6 @@ pub struct BrokerConfig {
     pub fanout: FanoutConfig,
     pub auth: AuthConfig,
     pub acl: AclConfig,
-}
-
-/// What is kept for a client.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SessionConfig {
-    /// Longest life of a session without a connection; also that of a 3.1.1 client with clean session off.
-    pub max_expiry_s: u32,
-    /// Sessions, connected or not; a further client is refused.
-    pub max_sessions: usize,
-    pub max_subscriptions: usize,
-    /// Messages that wait for one subscriber.
-    pub max_queued_messages: usize,
-    /// Their topic and payload bytes.
-    pub max_queued_bytes: usize,
-    /// QoS 1 and 2 messages sent to one subscriber and not acknowledged by it.
-    pub max_inflight: u16,
 }
 
 /// Retained messages.
@@ -105,6 +92,7 @@ impl Default for BrokerConfig {
         Self {
             listeners: vec![ListenerConfig::new(([127, 0, 0, 1], 1883).into())],
             connect_timeout_ms: 10_000,
+            packet_timeout_ms: 60_000,
             write_timeout_ms: 30_000,
             drain_timeout_ms: 10_000,
             max_packet_bytes: 1024 * 1024,
@@ -123,19 +111,6 @@ impl Default for BrokerConfig {
             fanout: FanoutConfig::default(),
             auth: AuthConfig::default(),
             acl: AclConfig::default(),
-        }
-    }
-}
-
-impl Default for SessionConfig {
-    fn default() -> Self {
-        Self {
-            max_expiry_s: 7 * 24 * 3600,
-            max_sessions: 50_000,
-            max_subscriptions: 1_000,
-            max_queued_messages: 10_000,
-            max_queued_bytes: 8 * 1024 * 1024,
-            max_inflight: 100,
         }
     }
 }
@@ -183,6 +158,7 @@ impl BrokerConfig {
         }
         check_ranges!(self, at, out, {
             connect_timeout_ms: 100..=120_000,
+            packet_timeout_ms: 100..=3_600_000,
             write_timeout_ms: 100..=600_000,
             drain_timeout_ms: 0..=600_000,
             max_packet_bytes: 1024..=268_435_460,
@@ -201,18 +177,6 @@ impl BrokerConfig {
             .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
         self.auth.problems(certificates, &format!("{at}.auth"), out);
         self.acl.problems(&format!("{at}.acl"), out);
-    }
-}
-
-impl SessionConfig {
-    fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        check_ranges!(self, at, out, {
-            max_sessions: 1..=10_000_000,
-            max_subscriptions: 1..=1_000_000,
-            max_queued_messages: 1..=10_000_000,
-            max_queued_bytes: 1024..=16 * 1024 * 1024 * 1024,
-            max_inflight: 1..=10_000,
-        });
     }
 }
 

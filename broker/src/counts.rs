@@ -6,7 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) connected: AtomicU64,
+    /// Connections whose listener's handshakes are done, CONNECT or not.
+    pub(crate) sockets: AtomicU64,
     pub(crate) connects: AtomicU64,
+    /// Sessions whose expiry has passed.
+    pub(crate) expired: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) packets_received: AtomicU64,
@@ -14,6 +18,7 @@ pub(crate) struct Counts {
     pub(crate) publishes_received: AtomicU64,
     pub(crate) publish_bytes_received: AtomicU64,
     pub(crate) publishes_sent: AtomicU64,
+    pub(crate) publish_bytes_sent: AtomicU64,
 }
 
 impl Counts {

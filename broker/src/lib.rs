@@ -8,7 +8,7 @@
 //! - `connection/`: one device connection: CONNECT, batches, acknowledgements, subscriptions, its end.
 //! - `auth/`: who a client is, and what it may do; `topic_pattern`: what its rules are made of.
 //! - `registry`, `session`: sessions by client id; what is remembered of one: its `session_parts`; `acks`, what it has
-//!   given to the store; `mailbox`, what waits for it.
+//!   given to the store; `receptions`, its QoS 2 publishes; `mailbox`, what waits for it; `quota`, the bound on all of it.
 //! - `persistence/`: what a restart finds of sessions and retained messages.
 //! - [`tap`]: the seam towards whatever makes messages durable.
 //! - `hub`: what all connections share, and the way of a stored message to subscribers:
@@ -35,6 +35,8 @@ mod mailbox;
 mod message;
 pub mod metrics;
 mod persistence;
+mod quota;
+mod receptions;
 mod registry;
 mod retained;
 mod session;

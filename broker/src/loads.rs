@@ -1,9 +1,7 @@
 //! Averages of what is counted over 1, 5 and 15 minutes.
 
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
 use std::time::Duration;
-
-use crate::counts::Counts;
 
 pub(crate) const PERIODS_MIN: [u32; 3] = [1, 5, 15];
 
@@ -11,7 +9,7 @@ pub(crate) const PERIODS_MIN: [u32; 3] = [1, 5, 15];
 #[derive(Debug)]
 pub(crate) struct Loads {
     interval: Duration,
-    loads: [Load; 7],
+    by_name: HashMap<&'static str, Load>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -20,43 +18,19 @@ struct Load {
     averages: [f64; 3],
 }
 
-const LOAD_NAMES: [&str; 7] = [
-    "messages/received",
-    "messages/sent",
-    "publish/received",
-    "publish/sent",
-    "bytes/received",
-    "bytes/sent",
-    "connections",
-];
-
 impl Loads {
     pub(crate) fn new(interval: Duration) -> Self {
         Self {
             interval,
-            loads: [Load::default(); 7],
+            by_name: HashMap::new(),
         }
     }
 
-    pub(crate) fn update(&mut self, counts: &Counts) {
-        let totals = [
-            &counts.packets_received,
-            &counts.packets_sent,
-            &counts.publishes_received,
-            &counts.publishes_sent,
-            &counts.bytes_received,
-            &counts.bytes_sent,
-            &counts.connects,
-        ];
-        for (load, total) in self.loads.iter_mut().zip(totals) {
-            load.update(total.load(Ordering::Relaxed), self.interval);
-        }
-    }
-
-    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, [f64; 3])> {
-        LOAD_NAMES
-            .into_iter()
-            .zip(self.loads.iter().map(|load| load.averages))
+    /// The averages of `name` over [`PERIODS_MIN`], now that it has come to `total`.
+    pub(crate) fn update(&mut self, name: &'static str, total: u64) -> [f64; 3] {
+        let load = self.by_name.entry(name).or_default();
+        load.update(total, self.interval);
+        load.averages
     }
 }
 

@@ -11,6 +11,7 @@ use crate::config::SessionConfig;
 use crate::message::Delivery;
 use crate::metrics;
 use crate::persistence::{Change, Persistence, Ticket};
+use crate::quota::{Quota, Share};
 
 /// An order to the connection that holds the session. The later one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub(crate) struct Mailbox {
     waker: AtomicWaker,
     max_messages: usize,
     max_bytes: usize,
+    quota: Arc<Quota>,
     /// Counts the connections that have claimed the session: only the latest may have it.
     claims: AtomicU64,
 }
@@ -39,6 +41,8 @@ pub(crate) struct Mailbox {
 #[derive(Debug, Default)]
 struct Inner {
     queue: VecDeque<Delivery>,
+    /// Of the queue without `initial`: what is retained is bounded where it is kept, and comes once.
+    messages: usize,
     bytes: usize,
     reader: Reader,
     order: Option<Order>,
@@ -64,14 +68,25 @@ enum Reader {
     },
 }
 
+impl Inner {
+    /// Counts anew what waits.
+    fn count(&mut self) {
+        let counted = self.queue.iter().filter(|delivery| !delivery.initial);
+        (self.messages, self.bytes) = counted.fold((0, 0), |(messages, bytes), delivery| {
+            (messages + 1, bytes + delivery.message.bytes())
+        });
+    }
+}
+
 impl Mailbox {
-    pub(crate) fn new(config: &SessionConfig) -> Self {
+    pub(crate) fn new(config: &SessionConfig, quota: Arc<Quota>) -> Self {
         Self {
             inner: Mutex::default(),
             signalled: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             max_messages: config.max_queued_messages,
             max_bytes: config.max_queued_bytes,
+            quota,
             claims: AtomicU64::new(0),
         }
     }
@@ -87,12 +102,15 @@ impl Mailbox {
         &self,
         persistence: Arc<Persistence>,
         session: u64,
-        queue: VecDeque<Delivery>,
+        mut queue: VecDeque<Delivery>,
         last_position: u64,
     ) {
+        for delivery in &mut queue {
+            delivery.share = Some(self.quota.share_anyway(delivery.bytes()));
+        }
         let mut inner = self.lock();
-        inner.bytes = queue.iter().map(|delivery| delivery.message.bytes()).sum();
         inner.queue = queue;
+        inner.count();
         inner.kept = Some(Kept {
             persistence,
             session,
@@ -102,7 +120,10 @@ impl Mailbox {
 
     /// The session is over: nothing of it is kept any more.
     pub(crate) fn forget(&self) {
-        self.lock().kept = None;
+        let mut inner = self.lock();
+        inner.kept = None;
+        inner.queue = VecDeque::new();
+        inner.count();
     }
 
     /// Queues a copy, or drops it where there is no room (counted). Gives the ticket of one that is kept.
@@ -114,14 +135,15 @@ impl Mailbox {
             return None;
         }
         let bytes = delivery.message.bytes();
-        let full = inner.queue.len() >= self.max_messages || inner.bytes + bytes > self.max_bytes;
+        let full = !delivery.initial
+            && (inner.messages >= self.max_messages || inner.bytes + bytes > self.max_bytes);
         if full {
             let tell = delivery.qos > 0 && inner.reader == (Reader::Online { v5: true });
             if tell && inner.order.is_none() {
                 inner.order = Some(Order::QueueFull);
             }
             drop(inner);
-            metrics::dropped(if delivery.qos == 0 {
+            self.drop_for(if delivery.qos == 0 {
                 "queue_full_qos0"
             } else {
                 "queue_full"
@@ -129,28 +151,67 @@ impl Mailbox {
             self.signal();
             return None;
         }
-        inner.bytes += bytes;
+        let Some(share) = self.room_for(&delivery, &inner) else {
+            drop(inner);
+            self.drop_for("session_store_full");
+            return None;
+        };
+        if !delivery.initial {
+            inner.messages += 1;
+            inner.bytes += bytes;
+        }
         // Under the lock: what the connection says about the copy must come behind this.
         let ticket = match &mut inner.kept {
             Some(kept) if delivery.qos > 0 => {
                 kept.last_position += 1;
                 delivery.position = kept.last_position;
-                let (session, delivery) = (kept.session, delivery.clone());
+                let (session, delivery) = (kept.session, delivery.to_keep());
                 Some(kept.persistence.submit(Change::Queue { session, delivery }))
             }
             _ => None,
         };
+        delivery.share = Some(share);
         inner.queue.push_back(delivery);
         drop(inner);
         self.signal();
         ticket
     }
 
+    /// Room among all sessions. A client that has read all before it is not cut off by those that have not.
+    fn room_for(&self, delivery: &Delivery, inner: &Inner) -> Option<Share> {
+        let bytes = delivery.bytes();
+        if inner.reader == Reader::Offline {
+            return self.quota.share_asleep(bytes);
+        }
+        let mut share = self.quota.share();
+        if !share.grow(bytes) {
+            if !inner.queue.is_empty() {
+                return None;
+            }
+            share.grow_anyway(bytes);
+        }
+        Some(share)
+    }
+
+    fn drop_for(&self, reason: &'static str) {
+        self.quota.count_dropped();
+        metrics::dropped(reason);
+    }
+
+    /// Copies that wait, and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.queue.len(), inner.bytes)
+    }
+
     /// The oldest copy.
     pub(crate) fn pop(&self) -> Option<Delivery> {
         let mut inner = self.lock();
         let delivery = inner.queue.pop_front()?;
-        inner.bytes -= delivery.message.bytes();
+        if !delivery.initial {
+            inner.messages -= 1;
+            inner.bytes -= delivery.message.bytes();
+        }
         Some(delivery)
     }
 
@@ -189,7 +250,7 @@ impl Mailbox {
         let mut inner = self.lock();
         inner.reader = Reader::Offline;
         inner.queue.retain(|delivery| delivery.qos > 0);
-        inner.bytes = inner.queue.iter().map(|delivery| delivery.message.bytes()).sum();
+        inner.count();
         // A persistent session can sleep for days.
         inner.queue.shrink_to_fit();
     }
@@ -226,10 +287,15 @@ mod tests {
     use crate::tap::Topic;
 
     fn mailbox(max_queued_messages: usize) -> Mailbox {
-        Mailbox::new(&SessionConfig {
+        mailbox_of(max_queued_messages, &Quota::new(1024 * 1024))
+    }
+
+    fn mailbox_of(max_queued_messages: usize, quota: &Arc<Quota>) -> Mailbox {
+        let config = SessionConfig {
             max_queued_messages,
             ..SessionConfig::default()
-        })
+        };
+        Mailbox::new(&config, Arc::clone(quota))
     }
 
     fn delivery(qos: u8) -> Delivery {
@@ -247,7 +313,9 @@ mod tests {
             qos,
             retain: false,
             subscription_ids: Vec::new(),
+            initial: false,
             position: 0,
+            share: None,
         }
     }
 
@@ -295,6 +363,34 @@ mod tests {
             .map(|delivery| delivery.qos)
             .collect::<Vec<_>>();
         assert_eq!(kept, [1, 2]);
+    }
+
+    #[test]
+    fn over_the_bound_of_all_sessions_the_sleeping_get_nothing_and_who_has_read_all_goes_on() {
+        let quota = Quota::new(4 * delivery(1).bytes());
+        let (asleep, slow, awake) = (
+            mailbox_of(10, &quota),
+            mailbox_of(10, &quota),
+            mailbox_of(10, &quota),
+        );
+        for mailbox in [&slow, &awake] {
+            assert!(mailbox.attach(mailbox.claim(), true));
+        }
+        for _ in 0..10 {
+            asleep.push(delivery(1));
+        }
+        assert_eq!(asleep.waiting().0, 3, "three quarters");
+        for _ in 0..10 {
+            slow.push(delivery(1));
+            awake.push(delivery(1));
+            assert!(awake.pop().is_some());
+        }
+        assert_eq!(slow.waiting().0, 1);
+        assert_eq!(order(&slow), None, "the bound of all is not its fault");
+        assert_eq!(quota.dropped(), 7 + 9);
+        drop(asleep);
+        slow.push(delivery(1));
+        assert_eq!(slow.waiting().0, 2);
     }
 
     #[test]

@@ -15,6 +15,7 @@ const STALLED_TOTAL: &str = "shopfloor_mqtt_store_busy_total";
 const PUBLISHES_REFUSED_TOTAL: &str = "shopfloor_mqtt_publishes_refused_total";
 const THROTTLED_TOTAL: &str = "shopfloor_mqtt_reads_throttled_total";
 const SUBSCRIBES_REFUSED_TOTAL: &str = "shopfloor_mqtt_subscribes_refused_total";
+const SESSION_BYTES: &str = "shopfloor_mqtt_session_bytes";
 const RETAINED: &str = "shopfloor_mqtt_retained_messages";
 const PERSISTENCE_FAILURES_TOTAL: &str = "shopfloor_mqtt_persistence_failures_total";
 const ROUTER_RESTARTS_TOTAL: &str = "shopfloor_mqtt_router_restarts_total";
@@ -64,6 +65,11 @@ pub fn describe() {
         SUBSCRIBES_REFUSED_TOTAL,
         "Topic filters that were refused or revoked, by reason."
     );
+    describe_gauge!(
+        SESSION_BYTES,
+        "What all sessions hold, in bytes, in steps of 64 KiB: messages that wait or are not acknowledged, \
+         subscriptions, wills, open QoS 2 exchanges."
+    );
     describe_gauge!(RETAINED, "Retained messages.");
     describe_counter!(
         PERSISTENCE_FAILURES_TOTAL,
@@ -112,6 +118,10 @@ impl Hot {
             retained: gauge!(RETAINED),
         }
     }
+}
+
+pub(crate) fn session_bytes() -> Gauge {
+    gauge!(SESSION_BYTES)
 }
 
 pub(crate) fn dropped(reason: &'static str) {

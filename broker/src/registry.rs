@@ -7,12 +7,14 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::config::SessionConfig;
 use crate::mailbox::Order;
+use crate::quota::Quota;
 use crate::session::{Session, SessionState};
 
 #[derive(Debug)]
 pub(crate) struct Registry {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     config: SessionConfig,
+    quota: Arc<Quota>,
 }
 
 /// A session that waits for its holder to let go of it.
@@ -30,10 +32,11 @@ pub(crate) struct TooManySessions {
 }
 
 impl Registry {
-    pub(crate) fn new(config: SessionConfig) -> Self {
+    pub(crate) fn new(config: SessionConfig, quota: Arc<Quota>) -> Self {
         Self {
             sessions: Mutex::default(),
             config,
+            quota,
         }
     }
 
@@ -54,7 +57,7 @@ impl Registry {
                 }
                 // Random, so that no session of a later process has it again.
                 let key = uuid::Uuid::new_v4().as_u64_pair().0;
-                let session = Arc::new(Session::new(key, client_id.to_owned(), &self.config));
+                let session = Arc::new(Session::new(key, client_id.to_owned(), &self.config, &self.quota));
                 sessions.insert(client_id.to_owned(), Arc::clone(&session));
                 session
             }
@@ -82,6 +85,15 @@ impl Registry {
 
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Messages that wait in all sessions, and their bytes; one that waits for two counts twice.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let sessions = self.lock();
+        sessions
+            .values()
+            .map(|session| session.mailbox.waiting())
+            .fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
     /// Tells every connection.

@@ -79,6 +79,10 @@ impl Retained {
         inner.by_topic.len()
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
     /// Those that `filter` selects, in the order of their topics.
     pub(crate) fn matching(&self, filter: &str, now_ms: i64) -> Vec<Arc<Message>> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);

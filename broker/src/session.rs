@@ -1,6 +1,6 @@
 //! What the front remembers of one client, connected or not.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -10,8 +10,9 @@ use tokio::task::AbortHandle;
 use crate::acks::Acks;
 use crate::config::SessionConfig;
 use crate::mailbox::Mailbox;
+use crate::quota::{Quota, Share};
+use crate::receptions::Receptions;
 use crate::session_parts::{Inflight, PendingWill, Subscribed};
-use crate::tap::Exchange;
 
 /// One client's session. Whoever holds the lock of `state` is the connection that serves it.
 #[derive(Debug)]
@@ -26,19 +27,19 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(key: u64, client_id: String, config: &SessionConfig) -> Self {
+    pub(crate) fn new(key: u64, client_id: String, config: &SessionConfig, quota: &Arc<Quota>) -> Self {
         Self {
             key,
             client_id,
-            mailbox: Mailbox::new(config),
+            mailbox: Mailbox::new(config, Arc::clone(quota)),
             carried: AtomicBool::new(false),
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(SessionState::new(quota))),
         }
     }
 }
 
 /// The part of a session that only its connection touches.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SessionState {
     /// A connection has had it before.
     pub(crate) used: bool,
@@ -48,105 +49,81 @@ pub(crate) struct SessionState {
     pub(crate) expiry_s: u32,
     /// Filters as subscribed, shares with their prefix.
     pub(crate) filters: BTreeMap<String, Subscribed>,
+    /// For the filters.
+    share: Share,
     /// A restart brings the session back.
     pub(crate) durable: bool,
     /// QoS 2 publishes received and not yet released by the client.
-    pub(crate) received: HashMap<u16, Reception>,
-    pub(crate) last_reception: u32,
+    pub(crate) received: Receptions,
     /// What an earlier connection had given to the store without learning in time what became of it.
     pub(crate) unsettled: Acks,
     /// QoS 1 and 2 messages sent and not yet acknowledged, oldest first.
     pub(crate) inflight: VecDeque<Inflight>,
     pub(crate) last_packet_id: u16,
-    pub(crate) will: Option<PendingWill>,
+    pub(crate) will: Option<Arc<PendingWill>>,
     /// Publishes the will and ends the session in time, while no connection has it.
     pub(crate) afterlife: Option<AbortHandle>,
 }
 
-/// The QoS 2 publish that has a packet identifier now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reception {
-    /// Tells it from one before it with the same identifier, whose receipt is still to come. Zero is nobody's.
-    pub(crate) number: u32,
-    /// As its exchange's.
-    pub(crate) content: u32,
-    pub(crate) progress: Received,
-}
-
-impl Reception {
-    pub(crate) fn recovered(exchange: &Exchange) -> (u16, Self) {
-        let reception = Self {
-            number: 0,
-            content: exchange.content,
-            progress: Received::Recovered,
-        };
-        (exchange.packet_id, reception)
-    }
-}
-
-/// How far a received QoS 2 publish is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Received {
-    /// Offered to the store; neither acknowledged nor known to be stored.
-    Pending,
-    /// The store has it and its exchange: a repeated PUBLISH is answered and not stored again, also after a restart.
-    Stored,
-    /// Answered, but the store keeps no exchange for it: the session or the message concerns this process only.
-    Passed,
-    /// As `Stored`, by an earlier process, of which nobody knows whether it told the subscribers.
-    Recovered,
-    /// As `Pending`, since an earlier connection.
-    Unsettled,
-    /// PUBREL came; PUBCOMP goes when that is stored.
-    Releasing,
-}
-
-impl Received {
-    /// The store may know the exchange as open.
-    pub(crate) fn is_stored(self) -> bool {
-        self != Self::Passed
-    }
-}
-
 impl SessionState {
-    /// Its connection has ended: of what it had under way, only what the store was offered counts. The rest is
-    /// stored when the client repeats it.
-    pub(crate) fn keep_unsettled(&mut self) {
-        let unsettled = &self.unsettled;
-        self.received.retain(|_, reception| {
-            let pending = matches!(reception.progress, Received::Pending | Received::Unsettled);
-            if pending {
-                reception.progress = Received::Unsettled;
-            }
-            !pending || unsettled.owes(reception.number)
-        });
-    }
-
-    /// How far the message is that a QoS 2 publish repeats; `None` where it is a new one. The identifier alone says
-    /// too little: it may be open since before the client went on at another gateway or lost its state, and a message
-    /// that is taken for that one is acknowledged and lost. So in doubt it is new.
-    pub(crate) fn repeated(&self, packet_id: u16, dup: bool, content: u32) -> Option<Received> {
-        let open = self.received.get(&packet_id)?;
-        let same = dup && open.content == content && open.progress != Received::Releasing;
-        same.then_some(open.progress)
-    }
-
-    /// Gives the identifier to a new message, whoever had it.
-    pub(crate) fn receive(&mut self, packet_id: u16, content: u32) -> u32 {
-        self.last_reception = self.last_reception.checked_add(1).unwrap_or(1);
-        let reception = Reception {
-            number: self.last_reception,
-            content,
-            progress: Received::Pending,
-        };
-        self.received.insert(packet_id, reception);
-        reception.number
-    }
-
-    pub(crate) fn progress(&mut self, packet_id: u16, progress: Received) {
-        if let Some(reception) = self.received.get_mut(&packet_id) {
-            reception.progress = progress;
+    pub(crate) fn new(quota: &Arc<Quota>) -> Self {
+        Self {
+            used: false,
+            ended: false,
+            expiry_s: 0,
+            filters: BTreeMap::new(),
+            share: quota.share(),
+            durable: false,
+            received: Receptions::new(quota.share()),
+            unsettled: Acks::default(),
+            inflight: VecDeque::new(),
+            last_packet_id: 0,
+            will: None,
+            afterlife: None,
         }
+    }
+
+    /// Notes a subscription; true where it is a new one. `None` where all sessions together have no room for it.
+    pub(crate) fn subscribe(&mut self, filter: &str, subscribed: Subscribed) -> Option<bool> {
+        if let Some(known) = self.filters.get_mut(filter) {
+            *known = subscribed;
+            return Some(false);
+        }
+        if !self.share.grow(Subscribed::bytes(filter)) {
+            return None;
+        }
+        self.filters.insert(filter.to_owned(), subscribed);
+        Some(true)
+    }
+
+    /// False where there was none.
+    pub(crate) fn unsubscribe(&mut self, filter: &str) -> bool {
+        let known = self.filters.remove(filter).is_some();
+        if known {
+            self.share.shrink(Subscribed::bytes(filter));
+        }
+        known
+    }
+
+    /// Takes up the subscriptions that a restart has found.
+    pub(crate) fn recover(&mut self, filters: BTreeMap<String, Subscribed>) {
+        let bytes = filters.keys().map(|filter| Subscribed::bytes(filter)).sum();
+        self.share.grow_anyway(bytes);
+        self.filters = filters;
+    }
+
+    /// The session is over: what it held is free, whoever still knows it.
+    pub(crate) fn give_back(&mut self, quota: &Arc<Quota>) {
+        self.share = quota.share();
+        self.received = Receptions::new(quota.share());
+        self.inflight = VecDeque::new();
+    }
+
+    /// Its connection has ended: what that had given to the store may still come to be known as stored.
+    pub(crate) fn end_connection(&mut self, acks: Acks) {
+        self.unsettled = acks.into_unsettled();
+        let unsettled = &self.unsettled;
+        self.received.end_connection(|number| unsettled.owes(number));
     }
 
     /// A packet identifier that no sent message holds. `inflight` is bounded far below the number of identifiers.
@@ -174,19 +151,35 @@ impl SessionState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::SubscribeOptions;
     use crate::session_parts::Stage;
 
     #[test]
     fn packet_identifiers_wrap_past_zero_and_past_those_in_use() {
-        let mut state = SessionState {
-            last_packet_id: u16::MAX - 1,
-            ..SessionState::default()
-        };
+        let mut state = SessionState::new(&Quota::new(0));
+        state.last_packet_id = u16::MAX - 1;
         state.inflight.push_back(Inflight {
             packet_id: 1,
             position: 0,
             stage: Stage::Released,
         });
         assert_eq!([state.next_packet_id(), state.next_packet_id()], [u16::MAX, 2]);
+    }
+
+    #[test]
+    fn subscriptions_take_their_room_from_all_sessions_and_give_it_back() {
+        let quota = Quota::new(Subscribed::bytes("a/b"));
+        let (mut one, mut two) = (SessionState::new(&quota), SessionState::new(&quota));
+        let subscribed = Subscribed {
+            options: SubscribeOptions::default(),
+            id: None,
+        };
+        assert_eq!(one.subscribe("a/b", subscribed), Some(true));
+        assert_eq!(one.subscribe("a/b", subscribed), Some(false), "it has its room");
+        assert_eq!(two.subscribe("a/b", subscribed), None);
+        assert!(one.unsubscribe("a/b") && !one.unsubscribe("a/b"));
+        assert_eq!(two.subscribe("a/b", subscribed), Some(true));
+        drop(two);
+        assert_eq!(one.subscribe("a/b", subscribed), Some(true));
     }
 }

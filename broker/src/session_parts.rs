@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::codec::{SubscribeOptions, Will};
 use crate::message::Delivery;
+use crate::quota::Share;
 use crate::tap::{Published, Publisher};
 
 /// One subscription as its session knows it.
@@ -11,6 +12,14 @@ use crate::tap::{Published, Publisher};
 pub(crate) struct Subscribed {
     pub(crate) options: SubscribeOptions,
     pub(crate) id: Option<u32>,
+}
+
+impl Subscribed {
+    /// What a subscription costs, its levels of the tree and its row in the database included; about.
+    pub(crate) fn bytes(filter: &str) -> usize {
+        let levels = 1 + filter.bytes().filter(|byte| *byte == b'/').count();
+        256 + 3 * filter.len() + 512 * levels
+    }
 }
 
 /// One sent message.
@@ -31,10 +40,12 @@ pub(crate) enum Stage {
 }
 
 /// A will with the identity under which it is published.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct PendingWill {
     pub(crate) message: Published,
     pub(crate) delay_s: u32,
+    /// Of what all sessions may hold.
+    pub(crate) share: Option<Share>,
 }
 
 impl PendingWill {
@@ -52,6 +63,12 @@ impl PendingWill {
         Self {
             message,
             delay_s: will.delay_s,
+            share: None,
         }
+    }
+
+    /// What it costs, its row in the database included; about.
+    pub(crate) fn bytes(&self) -> usize {
+        256 + 2 * self.message.bytes()
     }
 }

@@ -13,6 +13,8 @@ use crate::topics;
 pub(crate) struct Subscriptions {
     root: RwLock<Node>,
     count: AtomicUsize,
+    /// Of them, those of a share.
+    shared: AtomicUsize,
     /// Changes with every change, so that a connection can remember what it found for its last topic.
     generation: AtomicU64,
 }
@@ -32,6 +34,9 @@ pub(crate) struct Subscription {
     pub(crate) options: SubscribeOptions,
     pub(crate) id: Option<u32>,
 }
+
+/// Members that are asked for one message: a group of thousands that all sleep must not hold up a publisher.
+const MAX_TURNS: usize = 1000;
 
 /// The sessions that share one filter under one name: each message goes to one of them.
 #[derive(Debug)]
@@ -66,6 +71,8 @@ impl Subscriptions {
         }
         self.generation.fetch_add(1, Ordering::Release);
         self.count.fetch_add(usize::from(new), Ordering::Release);
+        self.shared
+            .fetch_add(usize::from(new && group.is_some()), Ordering::Release);
         new
     }
 
@@ -78,6 +85,8 @@ impl Subscriptions {
         let removed = root.remove(filter.split('/'), group, session_key);
         self.generation.fetch_add(1, Ordering::Release);
         self.count.fetch_sub(usize::from(removed), Ordering::Release);
+        self.shared
+            .fetch_sub(usize::from(removed && group.is_some()), Ordering::Release);
         removed
     }
 
@@ -88,6 +97,10 @@ impl Subscriptions {
 
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn shared(&self) -> usize {
+        self.shared.load(Ordering::Acquire)
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -228,7 +241,7 @@ impl Group {
             self.members
                 .get(start.wrapping_add(offset) % self.members.len().max(1))
         };
-        (0..self.members.len())
+        (0..self.members.len().min(MAX_TURNS))
             .filter_map(turn)
             .find(|member| member.session.mailbox.takes_more())
             .or_else(|| turn(0))
@@ -241,12 +254,14 @@ mod tests {
 
     use super::*;
     use crate::config::SessionConfig;
+    use crate::quota::Quota;
 
     fn session(key: u64) -> Arc<Session> {
         Arc::new(Session::new(
             key,
             format!("client-{key}"),
             &SessionConfig::default(),
+            &Quota::new(usize::MAX),
         ))
     }
 

@@ -33,6 +33,14 @@ pub struct Published {
     pub exchange: Option<Exchange>,
 }
 
+impl Published {
+    /// Topic, payload and properties.
+    pub fn bytes(&self) -> usize {
+        let properties = self.properties.as_deref().map_or(0, Properties::bytes);
+        self.topic.as_bytes().len() + self.payload.len() + properties
+    }
+}
+
 /// A QoS 2 exchange: from the moment that its message is stored until it is released, a PUBLISH with this identifier,
 /// this content and the DUP flag is the same message; any other is a new one, which takes the identifier over. The session is part of it, so whatever an ended session left open concerns
 /// nobody: a session's number is never used again.
@@ -93,6 +101,22 @@ pub struct Properties {
     pub correlation_data: Option<Bytes>,
     /// In the order in which they were sent; `traceparent` is among them.
     pub user: Vec<(String, String)>,
+}
+
+impl Properties {
+    /// What they occupy, about: a publisher decides how long they are, as with the payload.
+    pub fn bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let user = self
+            .user
+            .iter()
+            .map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len());
+        size_of::<Self>()
+            + text(&self.content_type)
+            + text(&self.response_topic)
+            + self.correlation_data.as_ref().map_or(0, Bytes::len)
+            + user.sum::<usize>()
+    }
 }
 
 /// A topic name known to be valid UTF-8, kept as a slice.
@@ -189,13 +213,13 @@ pub enum Refused {
 
 /// Where accepted publishes go. Batches of one caller are stored in the order in which they were offered.
 pub trait Tap: Send + Sync + 'static {
-    /// Takes a batch without waiting. At most [`Tap::max_batch_bytes`] of topic and payload at a time.
+    /// Takes a batch without waiting. At most [`Tap::max_batch_bytes`] at a time.
     fn offer(&self, batch: Batch) -> Result<Receipt, Refused>;
 
     /// Resolves when an offer is worth another try. A hint, not a reservation.
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// The largest batch, in bytes of topic and payload; a single larger message is still taken alone.
+    /// The largest batch, in [`Published::bytes`]; a single larger message is still taken alone.
     fn max_batch_bytes(&self) -> usize {
         256 * 1024
     }

@@ -12,12 +12,12 @@ mod common;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::wire::{packet, puback, publish_v311, text};
+use common::wire::{connect_v5, connect_v311, packet, puback, publish_v311, text};
 use common::{Mode, SOON, Server, Store, Wire, config, serve_with};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
-use shopfloor_broker::config::AuthConfig;
+use shopfloor_broker::config::{AuthConfig, UserConfig};
 use shopfloor_broker::{BrokerConfig, password_file};
 use shopfloor_runtime::jwks::TokenConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -188,5 +188,41 @@ async fn while_the_provider_is_away_clients_are_told_to_come_again() {
     for (level, busy) in [(4, 3), (5, 0x89)] {
         let (code, _) = knock(&server, level, "press-7", &realm.token("shopfloor", 300)).await;
         assert_eq!(code, busy);
+    }
+}
+
+#[tokio::test]
+async fn users_need_their_password_and_strangers_are_refused() {
+    let users = vec![UserConfig {
+        name: "press".into(),
+        password: "geheim".into(),
+    }];
+    let config = BrokerConfig {
+        auth: AuthConfig {
+            users,
+            ..AuthConfig::default()
+        },
+        ..config()
+    };
+    let server = serve_with(config, Store::new(Mode::AtOnce)).await;
+    for (level, code_wrong, code_none) in [(4, 4, 5), (5, 0x86, 0x87)] {
+        let mut right = server.wire().await;
+        right.send(connect(level, "press", "geheim")).await;
+        assert_eq!(right.packet().await[3], 0);
+        for (user, password) in [("press", "falsch"), ("nobody", "geheim")] {
+            let mut wrong = server.wire().await;
+            wrong.send(connect(level, user, password)).await;
+            assert_eq!(wrong.packet().await[3], code_wrong);
+            wrong.expect_end().await;
+        }
+        let mut anonymous = server.wire().await;
+        let hello = if level == 5 {
+            connect_v5("device", 2, &[])
+        } else {
+            connect_v311("device", 2, 60)
+        };
+        anonymous.send(hello).await;
+        assert_eq!(anonymous.packet().await[3], code_none);
+        anonymous.expect_end().await;
     }
 }

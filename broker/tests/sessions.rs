@@ -331,3 +331,28 @@ async fn a_longer_keep_alive_than_allowed_is_told_to_mqtt5() {
         "{connack:02x?}"
     );
 }
+
+#[tokio::test]
+async fn a_slow_reader_of_qos_1_gets_every_message_in_order() {
+    let server = server().await;
+    let mut reader = server.v311("reader").await;
+    reader.subscribe_v311("t", 1).await;
+    let mut device = server.v311("press").await;
+    let count = 5_000_u16;
+    for batch in 0..count / 500 {
+        let ids = batch * 500 + 1..=(batch + 1) * 500;
+        let publishes = ids
+            .clone()
+            .flat_map(|id| publish_v311(1, id, "t", &id.to_be_bytes()));
+        device.send(publishes.collect::<Vec<_>>()).await;
+        for id in ids {
+            device.expect(&puback(id)).await;
+        }
+    }
+    for number in 1..=count {
+        let packet = reader.packet().await;
+        assert_eq!(packet[packet.len() - 2..], number.to_be_bytes());
+        let id = u16::from_be_bytes([packet[5], packet[6]]);
+        reader.send(puback(id)).await;
+    }
+}

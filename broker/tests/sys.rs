@@ -11,7 +11,7 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::wire::{puback, publish_v311, subscribe_v311};
+use common::wire::{connect_v311, puback, publish, publish_v311, subscribe_v311};
 use common::{Mode, Server, Store, Wire, config, serve_with};
 use shopfloor_broker::BrokerConfig;
 
@@ -81,6 +81,58 @@ async fn what_the_front_counts_stands_in_the_topics_that_mosquitto_names() {
     let number = |name: &str| values[name].parse::<f64>().unwrap();
     assert!(number("bytes/received") >= 5.0 * 15.0);
     assert!(number("load/publish/received/1min") > number("load/publish/received/15min"));
+}
+
+#[tokio::test]
+async fn what_waits_what_was_dropped_and_what_went_out_is_told() {
+    let mut config = BrokerConfig {
+        sys_interval_s: 1,
+        ..config()
+    };
+    config.session.max_queued_messages = 100;
+    let server = serve_with(config, Store::new(Mode::AtOnce)).await;
+    // A hundred wait for a client that sleeps, the next is dropped; one more is retained.
+    let mut asleep = server.wire().await;
+    asleep.send(connect_v311("asleep", 0, 60)).await;
+    asleep.expect(&[0x20, 2, 0, 0]).await;
+    asleep.subscribe_v311("$share/g/t", 1).await;
+    asleep.send([0xE0, 0]).await;
+    asleep.expect_end().await;
+    let mut reader = server.v311("reader").await;
+    reader.subscribe_v311("t", 0).await;
+    let mut device = server.v311("press").await;
+    for id in 1..=101 {
+        device.send(publish_v311(1, id, "t", b"12345678")).await;
+        device.expect(&puback(id)).await;
+        reader.packet().await;
+    }
+    device.send(publish(0x31, 0, "state", None, b"on")).await;
+    let mut monitor = server.v311("monitor").await;
+    monitor.subscribe_v311("$SYS/#", 0).await;
+    let expected = [
+        ("publish/messages/dropped", "1"),
+        ("store/messages/count", "101"),
+        ("messages/stored", "101"),
+        // Topics and payloads.
+        ("store/messages/bytes", "907"),
+        ("shared_subscriptions/count", "1"),
+        ("subscriptions/count", "2"),
+        ("clients/active", "3"),
+        ("clients/inactive", "1"),
+        ("clients/expired", "0"),
+        ("connections/socket/count", "4"),
+    ];
+    let values = values(&mut monitor, |values| {
+        expected
+            .iter()
+            .all(|(name, value)| values.get(*name).is_some_and(|found| found == value))
+            && ["load/sockets/1min", "load/publish/dropped/15min"]
+                .iter()
+                .all(|name| values.get(*name).is_some_and(|value| value != "0.00"))
+    })
+    .await;
+    let sent_bytes = values["publish/bytes/sent"].parse::<u64>().unwrap();
+    assert!(sent_bytes >= 101 * 8, "{sent_bytes}");
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use crate::acks::{Answer, Owed, Stored};
 use crate::codec::encode::{self, AckKind};
 use crate::codec::{Protocol, reason};
 use crate::hub::Hub;
-use crate::session::{Received, SessionState};
+use crate::receptions::Received;
+use crate::session::SessionState;
 use crate::tap::Verdict;
 
 /// Settles QoS 2 in the session and writes the acknowledgements.
@@ -28,7 +29,7 @@ pub(crate) fn stored(
                 continue;
             }
             Answer::Repeated => {
-                let known = state.received.contains_key(&owed.packet_id);
+                let known = state.received.get(owed.packet_id).is_some();
                 let reason = if known {
                     reason::SUCCESS
                 } else {
@@ -77,18 +78,18 @@ pub(crate) fn stored(
 
 /// Notes what became of a QoS 2 publish.
 fn settle(client: &Client, state: &mut SessionState, owed: Owed, kept: bool, dead: bool) {
-    let current = state.received.get(&owed.packet_id).map(|open| open.number);
+    let current = state.received.get(owed.packet_id).map(|open| open.number);
     if owed.qos != 2 || current != Some(owed.reception) {
         // A newer message has the identifier.
         return;
     }
     if dead && client.protocol == Protocol::V5 {
         // A PUBREC that refuses ends the exchange: no PUBREL comes.
-        state.received.remove(&owed.packet_id);
+        state.received.end(owed.packet_id);
         return;
     }
     let received = if kept { Received::Stored } else { Received::Passed };
-    state.progress(owed.packet_id, received);
+    state.received.progress(owed.packet_id, received);
 }
 
 fn acknowledge(client: &Client, out: &mut BytesMut, owed: Owed, reason: u8, text: Option<&str>) {
@@ -119,9 +120,9 @@ fn complete(client: &Client, state: &mut SessionState, out: &mut BytesMut, owed:
         return;
     }
     // Not that of a next message with the same identifier.
-    let open = state.received.get(&owed.packet_id);
+    let open = state.received.get(owed.packet_id);
     if open.is_some_and(|open| open.progress != Received::Pending) {
-        state.received.remove(&owed.packet_id);
+        state.received.end(owed.packet_id);
     }
     encode::ack(
         out,

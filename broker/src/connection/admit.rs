@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use super::takeover::{Opened, open_session};
 use crate::auth::{AuthError, Credentials, Identity};
 use crate::codec::encode::{self, ConnAck};
-use crate::codec::{Connect, Protocol, reason};
+use crate::codec::{Connect, Protocol, Will, reason};
 use crate::hub::Hub;
 use crate::session::{Session, SessionState};
 use crate::session_parts::PendingWill;
@@ -80,10 +80,13 @@ pub(crate) async fn admit(
         address: peer.address.ip(),
         v5: protocol == Protocol::V5,
     });
-    if let Some(will) = &connect.will {
-        check_will(hub, &publisher, will.topic.as_str())
-            .map_err(|(kind, reason, error)| refused(kind, reason, error.to_owned()))?;
-    }
+    let will = match connect.will.take() {
+        Some(will) => Some(
+            take_will(hub, &publisher, will)
+                .map_err(|(kind, reason, error)| refused(kind, reason, error.to_owned()))?,
+        ),
+        None => None,
+    };
     let expiry_s = session_expiry_s(&connect, hub.config.session.max_expiry_s);
     // Its size does not depend on whether the session was there before.
     let (_, largest) = connack(hub, &connect, Arc::clone(&publisher), assigned, false, expiry_s);
@@ -97,10 +100,7 @@ pub(crate) async fn admit(
         ended,
     } = open_session(hub, &connect).await?;
     state.expiry_s = expiry_s;
-    state.will = connect
-        .will
-        .take()
-        .map(|will| PendingWill::new(will, Arc::clone(&publisher)));
+    state.will = will;
     if let Some(persistence) = hub.persistence.as_ref().filter(|_| !present && expiry_s > 0) {
         state.durable = true;
         session
@@ -142,8 +142,12 @@ fn connack_reason(error: AuthError) -> u8 {
 }
 
 /// A will is a publish that its client cannot be told of later.
-fn check_will(hub: &Hub, publisher: &Publisher, topic: &str) -> Result<(), (&'static str, u8, &'static str)> {
-    let limits = &hub.config;
+fn take_will(
+    hub: &Hub,
+    publisher: &Arc<Publisher>,
+    will: Will,
+) -> Result<Arc<PendingWill>, (&'static str, u8, &'static str)> {
+    let (topic, limits) = (will.topic.as_str(), &hub.config);
     if !topics::within_limits(topic, limits.max_topic_bytes, limits.max_topic_levels) {
         let error = "the will's topic is over the limits";
         return Err(("will_topic_limits", reason::TOPIC_NAME_INVALID, error));
@@ -152,7 +156,14 @@ fn check_will(hub: &Hub, publisher: &Publisher, topic: &str) -> Result<(), (&'st
         let error = "the client may not publish to its will's topic";
         return Err(("will_not_authorized", reason::NOT_AUTHORIZED, error));
     }
-    Ok(())
+    let mut will = PendingWill::new(will, Arc::clone(publisher));
+    let mut share = hub.quota.share();
+    if !share.grow(will.bytes()) {
+        let error = "there is no room for the will: sessions hold all that they may";
+        return Err(("session_store_full", reason::QUOTA_EXCEEDED, error));
+    }
+    will.share = Some(share);
+    Ok(Arc::new(will))
 }
 
 /// True where the client gave none and got one.

@@ -98,6 +98,11 @@ impl ReadBuffer {
         self.allocated_bytes = bytes;
     }
 
+    /// Whether a part of a packet waits for the rest.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
     /// Whether there is something for [`Self::shrink`] to give back; not while a packet has begun.
     pub(crate) fn is_large(&self) -> bool {
         self.allocated_bytes > 4 * SMALLEST && self.bytes.is_empty()

@@ -13,6 +13,8 @@ pub(crate) enum Close {
     Protocol(DecodeError),
     #[error("nothing came for one and a half times the keep-alive")]
     KeepAlive,
+    #[error("a packet was not complete in time")]
+    PacketTimeout,
     #[error("another connection came with the same client id")]
     TakenOver,
     #[error("the front stops")]
@@ -21,7 +23,7 @@ pub(crate) enum Close {
     NotStored,
     #[error("the client did not keep up with its subscriptions")]
     QueueFull,
-    #[error("the client published to a topic that it may not publish to")]
+    #[error("the client published what is not taken, and 3.1.1 has no code to say so")]
     PublishRefused,
     #[error("the token that the client came with has ended")]
     TokenExpired,
@@ -40,7 +42,7 @@ impl Close {
             Self::KeepAlive => Some(reason::KEEP_ALIVE_TIMEOUT),
             Self::TakenOver => Some(reason::SESSION_TAKEN_OVER),
             Self::ShutDown => Some(reason::SERVER_SHUTTING_DOWN),
-            Self::NotStored | Self::Panicked => Some(reason::UNSPECIFIED),
+            Self::NotStored | Self::Panicked | Self::PacketTimeout => Some(reason::UNSPECIFIED),
             Self::QueueFull => Some(reason::QUOTA_EXCEEDED),
             Self::PublishRefused => Some(reason::NOT_AUTHORIZED),
             Self::TokenExpired => Some(reason::MAXIMUM_CONNECT_TIME),
@@ -51,6 +53,7 @@ impl Close {
     pub(crate) fn text(self) -> Option<&'static str> {
         match self {
             Self::Protocol(error) => Some(error.rule),
+            Self::PacketTimeout => Some("a packet that was not complete in time"),
             _ => None,
         }
     }
@@ -62,6 +65,7 @@ impl Close {
             Self::PeerGone => "peer_gone",
             Self::Protocol(error) => error.kind(),
             Self::KeepAlive => "keep_alive",
+            Self::PacketTimeout => "packet_timeout",
             Self::TakenOver => "taken_over",
             Self::ShutDown => "shut_down",
             Self::NotStored => "not_stored",

@@ -32,6 +32,8 @@ pub(crate) struct Connection<S> {
     /// It sent too much: nothing is read until then.
     pub(crate) paused_until: Option<Instant>,
     pub(crate) last_read: Instant,
+    /// When the packet began of which a part has come.
+    pub(crate) packet_began: Option<Instant>,
 }
 
 impl<S> Connection<S> {
@@ -51,6 +53,7 @@ impl<S> Connection<S> {
             throttle: Throttle::new(&hub.config, now),
             paused_until: None,
             last_read: now,
+            packet_began: None,
             hub,
             stream,
             client,

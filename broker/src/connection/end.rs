@@ -58,8 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             ..
         } = self;
         settle(&hub, &client, &mut state, &mut acks).await;
-        state.unsettled = acks.into_unsettled();
-        state.keep_unsettled();
+        state.end_connection(acks);
         if !close.publishes_will() {
             state.will = None;
         }

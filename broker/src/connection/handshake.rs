@@ -34,8 +34,12 @@ where
     };
     input.set_max_packet_bytes(hub.config.max_packet_bytes);
     let address = peer.address;
+    let mut max_packet_bytes = u32::MAX;
     let admitted = match connect {
-        Ok(connect) => admit(hub, connect, peer, input, deadline).await,
+        Ok(connect) => {
+            max_packet_bytes = connect.max_packet_bytes;
+            admit(hub, connect, peer, input, deadline).await
+        }
         Err(refusal) => Err(refusal),
     };
     match admitted {
@@ -44,7 +48,7 @@ where
             tracing::debug!(peer = %address, reason = refusal.kind(), "client refused: {refusal}");
             metrics::refused(refusal.kind());
             let mut out = BytesMut::new();
-            refusal.connack(&mut out);
+            refusal.connack(&mut out, max_packet_bytes);
             if !out.is_empty() {
                 parting::tell(stream, &mut out).await;
                 parting::linger(stream).await;

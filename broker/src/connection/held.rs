@@ -8,6 +8,9 @@ use bytes::BytesMut;
 
 use crate::persistence::{NotDurable, Wait};
 
+/// What the change itself may occupy until the disk has it: small packets stand for it.
+const CHANGE_BYTES: usize = 256;
+
 /// In the order in which they go.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
@@ -17,7 +20,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn hold(&mut self, wait: Wait, packet: BytesMut) {
-        self.bytes += packet.len();
+        self.bytes += packet.len() + CHANGE_BYTES;
         self.packets.push_back((wait, packet));
     }
 
@@ -34,7 +37,7 @@ impl Held {
                 Poll::Ready(Err(NotDurable)) => return Poll::Ready(Err(NotDurable)),
                 Poll::Pending => break,
             }
-            self.bytes -= packet.len();
+            self.bytes -= packet.len() + CHANGE_BYTES;
             out.extend_from_slice(packet);
             self.packets.pop_front();
             moved = true;

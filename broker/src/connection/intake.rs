@@ -10,12 +10,21 @@ use crate::counts::Counts;
 use crate::hub::Hub;
 use crate::message::{Message, now_ms};
 use crate::metrics;
-use crate::session::{Received, SessionState};
+use crate::receptions::Received;
+use crate::session::SessionState;
 use crate::tap::{Exchange, Published, Publisher, Topic};
 use crate::topics;
 
 /// Releases in one batch, so that their entries fit one commit of the store.
 const MAX_RELEASED: usize = 1024;
+
+/// Copied: an alias lives as long as its connection and must not keep the read buffer. Of a topic that is longer than
+/// a topic may be, only as much as is refused again.
+fn aliased(topic: &Topic, max_topic_bytes: usize) -> Topic {
+    let name = topic.as_str();
+    let end = name.ceil_char_boundary(max_topic_bytes + 1);
+    Topic::from(name.get(..end).unwrap_or(name))
+}
 
 /// What tells a repeated QoS 2 publish from another message. No topic has a zero byte.
 fn content(topic: &Topic, payload: &[u8]) -> u32 {
@@ -54,11 +63,22 @@ struct LastPermitted {
 }
 
 /// Why the front does not take a publish.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Refusal {
     reason: u8,
     kind: &'static str,
 }
+
+const TOO_MANY_UNRELEASED: Refusal = Refusal {
+    reason: reason::QUOTA_EXCEEDED,
+    kind: "too_many_unreleased",
+};
+
+/// Not for clients, as with most brokers, and no machine's data.
+const RESERVED_TOPIC: Refusal = Refusal {
+    reason: reason::TOPIC_NAME_INVALID,
+    kind: "reserved_topic",
+};
 
 impl Intake {
     pub(crate) fn new(publisher: Arc<Publisher>, session_key: u64) -> Self {
@@ -131,7 +151,7 @@ impl Intake {
             0
         };
         let repeated = (publish.qos == 2)
-            .then(|| state.repeated(publish.packet_id, publish.dup, content))
+            .then(|| state.received.repeat(publish.packet_id, publish.dup, content))
             .flatten();
         match repeated {
             // Its acknowledgement is under way already.
@@ -139,20 +159,26 @@ impl Intake {
             Some(Received::Stored | Received::Passed) => owed.answer = Answer::Fixed(reason::SUCCESS),
             Some(Received::Unsettled) => {
                 owed.answer = Answer::Repeated;
-                state.progress(publish.packet_id, Received::Pending);
+                state.received.progress(publish.packet_id, Received::Pending);
             }
             Some(Received::Recovered) => {
                 owed.answer = Answer::Fixed(reason::SUCCESS);
                 recovered = true;
-                state.progress(publish.packet_id, Received::Stored);
+                state.received.progress(publish.packet_id, Received::Stored);
             }
             None | Some(Received::Releasing) => {
-                if let Some(refusal) = self.refusal(hub, &topic) {
+                let mut refusal = self.refusal(hub, &topic);
+                if refusal.is_none() && publish.qos == 2 {
+                    let max_open = hub.config.session.max_unreleased;
+                    match state.received.begin(publish.packet_id, content, max_open) {
+                        Some(number) => owed.reception = number,
+                        None => refusal = Some(TOO_MANY_UNRELEASED),
+                    }
+                }
+                if let Some(refusal) = refusal {
                     metrics::publish_refused(refusal.kind);
                     self.check_refusal(hub, publish.qos, refusal)?;
                     owed.answer = Answer::Fixed(refusal.reason);
-                } else if publish.qos == 2 {
-                    owed.reception = state.receive(publish.packet_id, content);
                 }
             }
         }
@@ -175,7 +201,7 @@ impl Intake {
             received_ms: self.received_ms,
             exchange,
         };
-        let bytes = message.topic.as_bytes().len() + message.payload.len();
+        let bytes = message.bytes();
         let full = (!self.batch.offer.messages.is_empty()
             && self.batch.bytes + bytes > hub.tap.max_batch_bytes())
         .then(|| std::mem::take(&mut self.batch));
@@ -197,7 +223,7 @@ impl Intake {
     /// it waits until the release is stored: an exchange that a crash left open would swallow that next message.
     /// Gives back the batch before it, where that has the message itself.
     pub(crate) fn release(&mut self, state: &mut SessionState, ack: Ack) -> Option<Batch> {
-        let open = state.received.get(&ack.packet_id).copied();
+        let open = state.received.get(ack.packet_id);
         let found = open.map(|open| open.progress);
         let full = self.batch.offer.released.len() >= MAX_RELEASED;
         let before = (full || found == Some(Received::Pending)).then(|| std::mem::take(&mut self.batch));
@@ -212,7 +238,7 @@ impl Intake {
             None => reason::PACKET_ID_NOT_FOUND,
             Some(Received::Pending | Received::Unsettled) => reason::SUCCESS,
             Some(_) => {
-                state.progress(ack.packet_id, Received::Releasing);
+                state.received.progress(ack.packet_id, Received::Releasing);
                 reason::SUCCESS
             }
         };
@@ -234,7 +260,7 @@ impl Intake {
             return refusal(reason::TOPIC_NAME_INVALID, "topic_limits");
         }
         if name.starts_with('$') {
-            return refusal(reason::TOPIC_NAME_INVALID, "reserved_topic");
+            return Some(RESERVED_TOPIC);
         }
         if !self.is_permitted(hub, topic) {
             return refusal(reason::NOT_AUTHORIZED, "not_authorized");
@@ -244,8 +270,11 @@ impl Intake {
 
     /// 3.1.1 has no code for a refused publish: an acknowledgement would say that the message is safe.
     fn check_refusal(&self, hub: &Hub, qos: u8, refusal: Refusal) -> Result<(), Close> {
-        if self.publisher.v5 || qos == 0 || refusal.reason != reason::NOT_AUTHORIZED {
+        if self.publisher.v5 || qos == 0 || refusal == RESERVED_TOPIC {
             return Ok(());
+        }
+        if refusal == TOO_MANY_UNRELEASED {
+            return Err(Close::PublishRefused);
         }
         match hub.config.acl.refused_publish_v311 {
             RefusedPublish::Close => Err(Close::PublishRefused),
@@ -291,8 +320,7 @@ impl Intake {
                 .clone()
                 .ok_or(DecodeError::protocol("a topic alias that was never set"));
         }
-        // Copied: an alias lives as long as its connection and must not keep the read buffer.
-        *slot = Some(Topic::from(topic.as_str()));
+        *slot = Some(aliased(&topic, hub.config.max_topic_bytes));
         Ok(topic)
     }
 
@@ -314,5 +342,22 @@ impl Intake {
             subscribed,
         });
         subscribed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_keeps_no_more_of_a_topic_than_is_refused_again() {
+        for (name, kept) in [
+            ("abc", "abc"),
+            ("abcd", "abcd"),
+            ("abcdef", "abcd"),
+            ("abc\u{fc}f", "abc\u{fc}"),
+        ] {
+            assert_eq!(aliased(&Topic::from(name), 3).as_str(), kept);
+        }
     }
 }

@@ -38,6 +38,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::counts::Counts;
 use crate::hub::Hub;
 use crate::metrics;
 pub(crate) use client::Peer;
@@ -51,6 +52,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let address = peer.address;
+    Counts::add(&hub.counts.sockets, 1);
     // Boxed: the handshake's state is large and short-lived, an idle connection should not carry it.
     let Some(admitted) = Box::pin(handshake(&hub, &mut stream, peer)).await else {
         return;

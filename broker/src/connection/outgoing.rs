@@ -29,6 +29,9 @@ pub(crate) struct Outgoing {
     checked: Option<u64>,
     /// Not all that comes may be delivered.
     screened: bool,
+    /// PUBLISH packets, and their payload bytes, that are not counted yet.
+    sent: u64,
+    sent_bytes: u64,
 }
 
 impl Outgoing {
@@ -38,6 +41,8 @@ impl Outgoing {
             mail: true,
             checked: None,
             screened: false,
+            sent: 0,
+            sent_bytes: 0,
         }
     }
 
@@ -113,7 +118,6 @@ impl Outgoing {
         state: &mut SessionState,
         output: &mut Output,
     ) {
-        let mut sent = 0;
         while !output.is_full() && Self::has_window(hub, client, state) {
             let Some(delivery) = session.mailbox.pop() else {
                 self.mail = false;
@@ -126,7 +130,7 @@ impl Outgoing {
             }
             if delivery.qos == 0 {
                 let topic = self.alias(client, delivery.message.topic.as_str());
-                sent += u64::from(self.send(client, &mut output.ready, &delivery, topic, 0, false));
+                self.send(client, &mut output.ready, &delivery, topic, 0, false);
                 continue;
             }
             let packet_id = state.next_packet_id();
@@ -149,7 +153,6 @@ impl Outgoing {
                 fits
             };
             if went {
-                sent += 1;
                 state.inflight.push_back(Inflight {
                     packet_id,
                     position,
@@ -159,8 +162,13 @@ impl Outgoing {
                 done(hub, session, position);
             }
         }
+        let sent = std::mem::take(&mut self.sent);
         hub.metrics.delivered.increment(sent);
         Counts::add(&hub.counts.publishes_sent, sent);
+        Counts::add(
+            &hub.counts.publish_bytes_sent,
+            std::mem::take(&mut self.sent_bytes),
+        );
     }
 
     /// False where the message has expired or is larger than the client takes: it is then done with.
@@ -197,7 +205,10 @@ impl Outgoing {
             message_expiry_s,
         };
         let fits = encode::publish(out, client.protocol, &publish, client.max_packet_bytes);
-        if !fits {
+        if fits {
+            self.sent += 1;
+            self.sent_bytes += message.payload.len() as u64;
+        } else {
             metrics::dropped("larger_than_client_takes");
             self.forget_alias(topic, topic_alias);
         }

@@ -13,7 +13,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) fn take_packets(&mut self) -> Result<(), Close> {
         let (chunk, error) = self.input.take_complete();
         self.intake.begin();
-        let (mut at, mut packets) = (0, 0);
+        let (mut at, mut packets, mut cost) = (0, 0, 0);
         let mut step = Ok(());
         while step.is_ok()
             && let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty())
@@ -23,11 +23,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             step = decode(&chunk, at..at + total, header, self.client.protocol)
                 .map_err(Close::from)
-                .and_then(|packet| self.packet(packet));
+                .and_then(|packet| self.packet(packet))
+                .map(|extra| cost += extra);
             at += total;
             packets += 1;
         }
-        self.paused_until = self.throttle.spend(packets, at, self.last_read);
+        self.packet_began = self.input.has_begun().then(|| {
+            let waits_on = self.packet_began.filter(|_| packets == 0);
+            waits_on.unwrap_or(self.last_read)
+        });
+        self.paused_until = self.throttle.spend(packets + cost, at, self.last_read);
         Counts::add(&self.hub.counts.packets_received, packets as u64);
         if let Some(batch) = self.intake.end(&self.hub) {
             self.acks.add(batch);
@@ -37,9 +42,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// After each publish: a PUBREL behind it in the same read frees no place that it needed. A QoS 2 publish counts
-    /// until its PUBREL.
+    /// until its PUBREL, but only on the connection that it came on.
     fn check_receive_maximum(&self) -> Result<(), Close> {
-        let unacknowledged = self.acks.qos_1() + self.intake.qos_1() + self.state.received.len();
+        let unacknowledged = self.acks.qos_1() + self.intake.qos_1() + self.state.received.here();
         if self.client.protocol == Protocol::V5
             && unacknowledged > usize::from(self.hub.config.receive_maximum)
         {
@@ -52,7 +57,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    fn packet(&mut self, packet: Packet) -> Result<(), Close> {
+    /// Gives what the packet costs beyond being one.
+    fn packet(&mut self, packet: Packet) -> Result<usize, Close> {
         let Self {
             hub,
             client,
@@ -78,17 +84,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Packet::PubComp(ack) => outgoing::pubcomp(hub, session, state, ack)?,
             Packet::Subscribe(subscribe) => {
                 self.outgoing.subscriptions_changed();
-                subscribe::subscribe(hub, client, session, state, subscribe, output)?;
+                return Ok(subscribe::subscribe(
+                    hub, client, session, state, subscribe, output,
+                )?);
             }
             Packet::Unsubscribe(unsubscribe) => {
-                subscribe::unsubscribe(hub, client, session, state, &unsubscribe, output)?;
+                return Ok(subscribe::unsubscribe(
+                    hub,
+                    client,
+                    session,
+                    state,
+                    &unsubscribe,
+                    output,
+                )?);
             }
             Packet::PingReq => encode::pingresp(&mut output.ready),
             Packet::Disconnect(disconnect) => return Err(self.disconnect(disconnect)),
             Packet::Connect(_) => return Err(DecodeError::protocol("a second CONNECT").into()),
             Packet::Auth => return Err(DecodeError::protocol("AUTH without an authentication method").into()),
         }
-        Ok(())
+        Ok(0)
     }
 
     fn disconnect(&mut self, disconnect: Disconnect) -> Close {

@@ -45,8 +45,9 @@ impl Refusal {
         }
     }
 
-    /// The CONNACK that says it; nothing where the peer speaks no MQTT.
-    pub(crate) fn connack(&self, out: &mut BytesMut) {
+    /// The CONNACK that says it, without the text where the client takes no packet of that size; nothing where the peer
+    /// speaks no MQTT, or takes not even that.
+    pub(crate) fn connack(&self, out: &mut BytesMut, max_packet_bytes: u32) {
         let (protocol, reason, text) = match self {
             // The version is unknown: 3.1.1's is the shape that every client reads.
             Self::Decode {
@@ -65,11 +66,17 @@ impl Refusal {
             } => (*protocol, *reason, error.as_str()),
             _ => return,
         };
-        let connack = ConnAck {
-            reason,
-            reason_string: Some(text),
-            ..ConnAck::default()
-        };
-        encode::connack(out, protocol, &connack);
+        for reason_string in [Some(text), None] {
+            let connack = ConnAck {
+                reason,
+                reason_string,
+                ..ConnAck::default()
+            };
+            encode::connack(out, protocol, &connack);
+            if out.len() <= max_packet_bytes as usize {
+                return;
+            }
+            out.clear();
+        }
     }
 }

@@ -62,7 +62,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Err(NotStored) => return Close::NotStored,
                 }
             }
+            let unread = !self.may_read();
             let wake = poll_fn(|cx| self.poll_wake(cx, &mut room, timer.as_mut())).await;
+            if unread && self.packet_began.is_some() {
+                // The client cannot help it that nothing was read.
+                self.packet_began = Some(Instant::now());
+            }
             step = match wake {
                 Wake::Read(count) => {
                     Counts::add(&hub.counts.bytes_received, count as u64);

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::output::Output;
 use crate::auth::acl::MaySubscribe;
 use crate::codec::encode;
-use crate::codec::{DecodeError, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, reason};
+use crate::codec::{DecodeError, Protocol, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, reason};
 use crate::hub::Hub;
 use crate::metrics;
 use crate::session::{Session, SessionState};
@@ -16,7 +16,14 @@ use crate::session_parts::Subscribed;
 use crate::subscriptions::Subscription;
 use crate::topics;
 
+/// Retained messages that are looked through in about the time of one packet.
+const RETAINED_A_PACKET: usize = 100;
+/// Filters, the same.
+const FILTERS_A_PACKET: usize = 20;
+
 /// Makes the subscriptions, answers once they are durable where they must be, then sends what is retained for them.
+/// Gives what that costs, in packets: a client that subscribes again and again to all that is retained is throttled
+/// for the work and not for the few bytes of its request.
 pub(crate) fn subscribe(
     hub: &Hub,
     client: &Client,
@@ -24,24 +31,30 @@ pub(crate) fn subscribe(
     state: &mut SessionState,
     subscribe: Subscribe,
     output: &mut Output,
-) -> Result<(), DecodeError> {
+) -> Result<usize, DecodeError> {
+    check_answer(client, subscribe.filters.len())?;
     for (filter, options) in &subscribe.filters {
         check(filter, *options)?;
     }
     let mut retained = Vec::new();
     let mut codes = Vec::with_capacity(subscribe.filters.len());
     for (filter, options) in &subscribe.filters {
-        codes.push(match refusal(hub, client, state, filter) {
-            Some((reason, kind)) => {
+        let subscribed = Subscribed {
+            options: *options,
+            id: subscribe.subscription_id,
+        };
+        let made = match refusal(hub, client, state, filter) {
+            Some(refusal) => Err(refusal),
+            None => state
+                .subscribe(filter, subscribed)
+                .ok_or((reason::QUOTA_EXCEEDED, "session_store_full")),
+        };
+        codes.push(match made {
+            Err((reason, kind)) => {
                 metrics::subscribe_refused(kind);
                 reason
             }
-            None => {
-                let subscribed = Subscribed {
-                    options: *options,
-                    id: subscribe.subscription_id,
-                };
-                let new = state.filters.insert(filter.clone(), subscribed).is_none();
+            Ok(new) => {
                 let shared = matches!(topics::split_share(filter), Some((Some(_), _)));
                 if !shared && wants_retained(*options, new) {
                     retained.push((filter, *options));
@@ -68,8 +81,25 @@ pub(crate) fn subscribe(
     encode::suback(&mut suback, client.protocol, subscribe.packet_id, &codes);
     let kept = hub.keep_filters(session, state, subscribe.filters.iter().map(|(filter, _)| filter));
     output.send_after(kept, suback);
+    // All of the client's are looked through for the router.
+    let mut cost = subscribe.filters.len() + state.filters.len() / FILTERS_A_PACKET;
     for (filter, options) in retained {
-        hub.send_retained(session, filter, options, subscribe.subscription_id);
+        if filter.contains(['+', '#']) {
+            cost += hub.retained.len() / RETAINED_A_PACKET;
+        }
+        cost += hub.send_retained(session, filter, options, subscribe.subscription_id);
+    }
+    Ok(cost)
+}
+
+/// One code a filter must fit a packet that the client takes.
+fn check_answer(client: &Client, filters: usize) -> Result<(), DecodeError> {
+    const REST_BYTES: usize = 8;
+    if client.protocol == Protocol::V5 && filters + REST_BYTES > client.max_packet_bytes as usize {
+        return Err(DecodeError {
+            reason: reason::PACKET_TOO_LARGE,
+            rule: "more filters than the packet that it takes has room for in the answer",
+        });
     }
     Ok(())
 }
@@ -121,7 +151,7 @@ pub(crate) fn revoke(hub: &Hub, client: &Client, session: &Arc<Session>, state: 
             "subscription revoked by the access rules"
         );
         metrics::subscribe_refused("revoked");
-        state.filters.remove(filter);
+        state.unsubscribe(filter);
         hub.subscriptions.remove(filter, session.key);
     }
     if !revoked.is_empty() {
@@ -140,7 +170,7 @@ fn wants_retained(options: SubscribeOptions, new: bool) -> bool {
     }
 }
 
-/// Removes the subscriptions and answers, also for those that were never made.
+/// Removes the subscriptions and answers, also for those that were never made. Gives what that costs, in packets.
 pub(crate) fn unsubscribe(
     hub: &Hub,
     client: &Client,
@@ -148,11 +178,12 @@ pub(crate) fn unsubscribe(
     state: &mut SessionState,
     unsubscribe: &Unsubscribe,
     output: &mut Output,
-) -> Result<(), DecodeError> {
+) -> Result<usize, DecodeError> {
+    check_answer(client, unsubscribe.filters.len())?;
     let mut codes = Vec::with_capacity(unsubscribe.filters.len());
     for filter in &unsubscribe.filters {
         check(filter, SubscribeOptions::default())?;
-        let existed = state.filters.remove(filter).is_some() && hub.subscriptions.remove(filter, session.key);
+        let existed = state.unsubscribe(filter) && hub.subscriptions.remove(filter, session.key);
         codes.push(if existed {
             reason::SUCCESS
         } else {
@@ -164,5 +195,5 @@ pub(crate) fn unsubscribe(
     encode::unsuback(&mut unsuback, client.protocol, unsubscribe.packet_id, &codes);
     let kept = hub.keep_filters(session, state, unsubscribe.filters.iter());
     output.send_after(kept, unsuback);
-    Ok(())
+    Ok(unsubscribe.filters.len())
 }

@@ -137,17 +137,19 @@ impl Fanout {
             && self.shared.knows_topic(topic)
     }
 
-    /// Hands a message to the router, or drops it where too many wait (counted).
-    pub(crate) fn publish(&self, message: Arc<Message>) {
+    /// Hands a message to the router, or drops it where too many wait (counted): then false.
+    pub(crate) fn publish(&self, message: Arc<Message>) -> bool {
         let mut queue = self.shared.lock_queue();
         if queue.messages >= self.shared.config.max_queued_messages {
             drop(queue);
-            return metrics::dropped("router_queue_full");
+            metrics::dropped("router_queue_full");
+            return false;
         }
         queue.messages += 1;
         queue.jobs.push_back(Job::Publish(message));
         drop(queue);
         self.shared.changed.notify_all();
+        true
     }
 }
 

@@ -126,7 +126,9 @@ impl Shared {
                     qos: 0,
                     retain: false,
                     subscription_ids,
+                    initial: false,
                     position: 0,
+                    share: None,
                 });
             }
         }

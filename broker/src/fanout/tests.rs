@@ -8,6 +8,7 @@ use super::queue::MAX_TOPICS;
 use super::*;
 use crate::codec::SubscribeOptions;
 use crate::config::SessionConfig;
+use crate::quota::Quota;
 use crate::tap::Topic;
 
 fn reader(fanout: &Fanout, key: u64, filters: &[(&str, u32)]) -> Arc<Session> {
@@ -15,6 +16,7 @@ fn reader(fanout: &Fanout, key: u64, filters: &[(&str, u32)]) -> Arc<Session> {
         key,
         format!("reader-{key}"),
         &SessionConfig::default(),
+        &Quota::new(usize::MAX),
     ));
     assert!(session.mailbox.attach(session.mailbox.claim(), true));
     let subscribed = filters

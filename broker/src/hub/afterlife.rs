@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Hub;
+use crate::counts::Counts;
 use crate::message::{Message, now_ms};
 use crate::persistence::{Change, Found, Restored, Wait};
-use crate::session::{Reception, Session, SessionState};
-use crate::session_parts::{PendingWill, Subscribed};
+use crate::session::{Session, SessionState};
+use crate::session_parts::{PendingWill, Stage, Subscribed};
 use crate::subscriptions::Subscription;
 use crate::tap::{Batch, Exchange, NotStored, Published, Refused};
 
@@ -39,7 +40,12 @@ impl Hub {
 
     fn restore(self: &Arc<Self>, found: Found, received: &[Exchange], left_ms: u64, ago: Duration) {
         let kept = found.session;
-        let session = Arc::new(Session::new(kept.key, kept.client_id, &self.config.session));
+        let session = Arc::new(Session::new(
+            kept.key,
+            kept.client_id,
+            &self.config.session,
+            &self.quota,
+        ));
         let Ok(mut state) = session.state.try_lock() else {
             return;
         };
@@ -47,19 +53,27 @@ impl Hub {
         state.durable = true;
         state.expiry_s = kept.expiry_s;
         state.will = kept.will;
-        state.filters = found.filters;
+        if let Some(will) = state.will.as_mut().and_then(Arc::get_mut) {
+            will.share = Some(self.quota.share_anyway(will.bytes()));
+        }
+        state.recover(found.filters);
         state.last_packet_id = found.inflight.back().map_or(0, |inflight| inflight.packet_id);
         let positions = found.inflight.iter().map(|inflight| inflight.position);
         let positions = positions.chain(found.queue.iter().map(|delivery| delivery.position));
         let last_position = positions.max().unwrap_or(0);
         state.inflight = found.inflight;
+        for inflight in &mut state.inflight {
+            if let Stage::Published(delivery) = &mut inflight.stage {
+                delivery.share = Some(self.quota.share_anyway(delivery.bytes()));
+            }
+        }
         if let Some(persistence) = &self.persistence {
             let persistence = Arc::clone(persistence);
             session
                 .mailbox
                 .keep(persistence, session.key, found.queue, last_position);
         }
-        state.received = received.iter().map(Reception::recovered).collect();
+        state.received.recover(received);
         self.registry.restore(Arc::clone(&session));
         self.fanout.update(&session, &state.filters);
         for (filter, Subscribed { options, id }) in &state.filters {
@@ -73,6 +87,7 @@ impl Hub {
             );
         }
         if ago >= Duration::from_secs(state.expiry_s.into()) {
+            Counts::add(&self.counts.expired, 1);
             let _nobody_waits = self.end_session(&session, &mut state);
         } else {
             self.outlive(&session, &mut state, Some(left_ms), ago);
@@ -91,7 +106,7 @@ impl Hub {
         }
         self.fanout.update(session, &state.filters);
         if let Some(will) = state.will.take() {
-            self.publish_will(session.key, will);
+            self.publish_will(session.key, &will);
         }
         if let Some(afterlife) = state.afterlife.take() {
             afterlife.abort();
@@ -105,6 +120,7 @@ impl Hub {
         if state.durable && !state.received.is_empty() {
             self.tap.forget_session(session.key);
         }
+        state.give_back(&self.quota);
         state.ended = true;
         self.registry.remove(session);
         self.metrics.sessions.set(self.registry.len() as f64);
@@ -112,8 +128,8 @@ impl Hub {
     }
 
     /// Publishes in a task of its own: whoever lets go of a session does not wait for the store.
-    pub(crate) fn publish_will(self: &Arc<Self>, publisher: u64, will: PendingWill) {
-        let (hub, mut message) = (Arc::clone(self), will.message);
+    pub(crate) fn publish_will(self: &Arc<Self>, publisher: u64, will: &PendingWill) {
+        let (hub, mut message) = (Arc::clone(self), will.message.clone());
         message.received_ms = now_ms();
         self.tasks.spawn(async move {
             let topic = message.topic.clone();
@@ -146,7 +162,7 @@ impl Hub {
         if will_delay.is_some_and(|delay| delay.is_zero())
             && let Some(will) = state.will.take()
         {
-            self.publish_will(session.key, will);
+            self.publish_will(session.key, &will);
         }
         self.keep(session, state, left_ms);
         let now = Instant::now();
@@ -161,13 +177,14 @@ impl Hub {
                 hub.until(will_at).await;
                 let mut state = session.state.lock().await;
                 if let Some(will) = state.will.take() {
-                    hub.publish_will(session.key, will);
+                    hub.publish_will(session.key, &will);
                     hub.keep(&session, &state, left_ms);
                 }
             }
             hub.until(end_at).await;
             let mut state = session.state.lock().await;
             state.afterlife = None;
+            Counts::add(&hub.counts.expired, 1);
             let _nobody_waits = hub.end_session(&session, &mut state);
         });
         state.afterlife = Some(afterlife.abort_handle());

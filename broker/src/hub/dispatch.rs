@@ -52,8 +52,8 @@ impl Hub {
                 deliveries.push((session, delivery));
             }
         }
-        if routed {
-            self.fanout.publish(Arc::clone(message));
+        if routed && !self.fanout.publish(Arc::clone(message)) {
+            self.quota.count_dropped();
         }
         for (session, delivery) in deliveries {
             ticket = ticket.max(session.mailbox.push(delivery));
@@ -61,19 +61,22 @@ impl Hub {
         ticket
     }
 
-    /// Sends what is retained for a subscription that was just made.
+    /// Sends what is retained for a subscription that was just made; gives the number of messages.
     pub(crate) fn send_retained(
         &self,
         session: &Session,
         filter: &str,
         options: SubscribeOptions,
         id: Option<u32>,
-    ) {
+    ) -> usize {
         let retained = if filter.starts_with("$SYS") {
             self.system.matching(filter, 0)
         } else {
             self.retained.matching(filter, now_ms())
         };
+        let count = retained.len();
+        // All of them or, where too much waits already, as many as there is room for.
+        let initial = session.mailbox.takes_more();
         for message in retained {
             let qos = message.qos.min(options.qos);
             let _nobody_waits = session.mailbox.push(Delivery {
@@ -81,9 +84,12 @@ impl Hub {
                 qos,
                 retain: true,
                 subscription_ids: id.into_iter().collect(),
+                initial,
                 position: 0,
+                share: None,
             });
         }
+        count
     }
 }
 
@@ -106,7 +112,9 @@ fn delivery(message: &Arc<Message>, subscriptions: &[Subscription]) -> (Arc<Sess
             .iter()
             .filter_map(|subscription| subscription.id)
             .collect(),
+        initial: false,
         position: 0,
+        share: None,
     };
     (session, delivery)
 }

@@ -18,6 +18,7 @@ use crate::counts::Counts;
 use crate::fanout::Fanout;
 use crate::metrics::Hot;
 use crate::persistence::{Change, KeptSession, Persistence, Ticket, Wait};
+use crate::quota::Quota;
 use crate::registry::Registry;
 use crate::retained::Retained;
 use crate::session::{Session, SessionState};
@@ -37,6 +38,8 @@ pub(crate) struct Hub {
     pub(crate) retained: Retained,
     pub(crate) fanout: Fanout,
     pub(crate) registry: Registry,
+    /// What all sessions together may hold.
+    pub(crate) quota: Arc<Quota>,
     /// `None` where nothing survives the process.
     pub(crate) persistence: Option<Arc<Persistence>>,
     pub(crate) metrics: Hot,
@@ -67,13 +70,15 @@ impl Hub {
             max_messages: MAX_SYSTEM_TOPICS,
             ..RetainedConfig::default()
         };
+        let quota = Quota::new(config.session.max_total_bytes);
         Self {
             auth: Authenticator::new(&config.auth),
             acl: Arc::new(Acl::new(config.acl.clone())),
             subscriptions: Subscriptions::default(),
             retained: Retained::new(config.retained.clone(), persistence.clone()),
             fanout: Fanout::new(config.fanout.clone()),
-            registry: Registry::new(config.session.clone()),
+            registry: Registry::new(config.session.clone(), Arc::clone(&quota)),
+            quota,
             persistence,
             metrics: Hot::new(),
             counts: Counts::default(),

@@ -58,7 +58,7 @@ pub(crate) struct KeptSession {
     pub(crate) expiry_s: u32,
     /// When its connection left it, on the clock of the store (`Persistence::age_ms`); `None` while it is connected.
     pub(crate) left_ms: Option<u64>,
-    pub(crate) will: Option<PendingWill>,
+    pub(crate) will: Option<Arc<PendingWill>>,
 }
 
 /// A session as a start finds it.

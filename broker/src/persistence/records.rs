@@ -123,7 +123,7 @@ impl SessionRecord {
             client_id: self.client_id,
             expiry_s: self.expiry_s,
             left_ms: self.left_ms,
-            will: self.will.and_then(WillRecord::into_will),
+            will: self.will.and_then(WillRecord::into_will).map(Arc::new),
         }
     }
 }
@@ -134,7 +134,7 @@ impl From<&KeptSession> for SessionRecord {
             client_id: session.client_id.clone(),
             expiry_s: session.expiry_s,
             left_ms: session.left_ms,
-            will: session.will.as_ref().map(WillRecord::from),
+            will: session.will.as_deref().map(WillRecord::from),
         }
     }
 }
@@ -180,6 +180,7 @@ impl WillRecord {
                 exchange: None,
             },
             delay_s: self.delay_s,
+            share: None,
         })
     }
 }
@@ -264,7 +265,9 @@ impl DeliveryRecord {
             qos: qos(self.qos),
             retain: self.retain,
             subscription_ids: self.subscription_ids,
+            initial: false,
             position,
+            share: None,
         })
     }
 }

@@ -46,7 +46,9 @@ fn queued(session: u64, position: u64, payload: &[u8]) -> Change {
         qos: 2,
         retain: false,
         subscription_ids: vec![7],
+        initial: false,
         position,
+        share: None,
     };
     Change::Queue { session, delivery }
 }
@@ -334,7 +336,7 @@ proptest! {
             client_id: "press".to_owned(),
             expiry_s: 9,
             left_ms: Some(11),
-            will: Some(PendingWill {
+            will: Some(Arc::new(PendingWill {
                 message: Published {
                     topic: Topic::from("will"),
                     payload: payload.clone().into(),
@@ -351,7 +353,8 @@ proptest! {
                     exchange: None,
                 },
                 delay_s,
-            }),
+                share: None,
+            })),
         };
         let bytes = SessionRecord::from(&kept).encode_to_vec();
         let read = SessionRecord::read(&bytes).unwrap().into_session(5);

@@ -1,6 +1,7 @@
 //! A front on a port of its own, a store under the test's control, and a client made of bytes.
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod counted;
 pub mod pki;
 pub mod store;
 pub mod wire;

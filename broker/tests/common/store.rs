@@ -35,6 +35,7 @@ struct Inner {
     messages: Vec<Published>,
     held: Vec<(ReceiptSender, Vec<Verdict>)>,
     dead_letter: Option<Arc<str>>,
+    unrouted: bool,
     refused: usize,
 }
 
@@ -45,6 +46,7 @@ impl Store {
             messages: Vec::new(),
             held: Vec::new(),
             dead_letter: None,
+            unrouted: false,
             refused: 0,
         };
         Arc::new(Self {
@@ -62,6 +64,11 @@ impl Store {
     /// Every further message goes to the dead letters for this reason.
     pub fn dead_letter(&self, reason: &str) {
         self.inner.lock().unwrap().dead_letter = Some(reason.into());
+    }
+
+    /// No route takes further messages.
+    pub fn route_nothing(&self) {
+        self.inner.lock().unwrap().unrouted = true;
     }
 
     /// Everything taken so far.
@@ -145,6 +152,7 @@ impl Tap for Store {
                     Some(reason) => Verdict::DeadLettered {
                         reason: Arc::clone(reason),
                     },
+                    None if inner.unrouted => Verdict::Unrouted,
                     None => Verdict::Stored,
                 };
                 let verdicts = vec![verdict; batch.messages.len()];
