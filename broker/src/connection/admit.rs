@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use shopfloor_runtime::jwks::TokenError;
+use shopfloor_runtime::tls::ClientCertificate;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
@@ -44,92 +45,109 @@ pub(crate) async fn admit(
     deadline: Instant,
 ) -> Result<Admitted, Refusal> {
     let protocol = connect.protocol;
-    let refused = |kind, reason, error: String| Refusal::Refused {
-        protocol,
-        kind,
-        reason,
-        error,
-    };
-    if connect.authentication_method.is_some() {
-        let error = "enhanced authentication is not offered".to_owned();
-        return Err(refused(
-            "authentication_method",
-            reason::BAD_AUTHENTICATION_METHOD,
-            error,
-        ));
-    }
-    let credentials = Credentials {
-        certificate: peer.certificate,
-        user: connect.user.take(),
-        password: connect.password.take(),
-    };
-    let identity = tokio::time::timeout_at(deadline, hub.auth.authenticate(credentials));
-    let Identity { user, expires } = match identity.await {
-        Ok(Ok(identity)) => identity,
-        Ok(Err(error)) => return Err(refused(error.kind(), connack_reason(error), error.to_string())),
+    let refused = |(kind, reason, error): (_, _, &str)| refused(protocol, kind, reason, error);
+    let identity = authenticate(hub, &mut connect, peer.certificate);
+    let Identity { user, expires } = match tokio::time::timeout_at(deadline, identity).await {
+        Ok(identity) => identity?,
         Err(_elapsed) => {
-            let error = "the client could not be authenticated in time".to_owned();
-            return Err(refused("authentication_timeout", reason::SERVER_BUSY, error));
+            let error = "the client could not be authenticated in time";
+            return Err(refused(("authentication_timeout", reason::SERVER_BUSY, error)));
         }
     };
     let assigned = assign_client_id(&mut connect)
-        .map_err(|error| refused("client_id", reason::CLIENT_ID_INVALID, error.to_owned()))?;
+        .map_err(|error| refused(("client_id", reason::CLIENT_ID_INVALID, error)))?;
     let publisher = Arc::new(Publisher {
         client_id: connect.client_id.clone(),
         user,
         address: peer.address.ip(),
         v5: protocol == Protocol::V5,
     });
-    let will = match connect.will.take() {
-        Some(will) => Some(
-            take_will(hub, &publisher, will)
-                .map_err(|(kind, reason, error)| refused(kind, reason, error.to_owned()))?,
-        ),
-        None => None,
-    };
+    let will = connect.will.take();
+    let will = will.map(|will| take_will(hub, &publisher, will));
+    let will = will.transpose().map_err(refused)?;
     let expiry_s = session_expiry_s(&connect, hub.config.session.max_expiry_s);
     // Its size does not depend on whether the session was there before.
     let (_, largest) = connack(hub, &connect, Arc::clone(&publisher), assigned, false, expiry_s);
     if largest.len() > connect.max_packet_bytes as usize {
         return Err(Refusal::NoRoomForConnAck);
     }
+    let mut opened = open_session(hub, &connect).await?;
+    opened.state.expiry_s = expiry_s;
+    opened.state.will = will;
+    if !is_durable(hub, &mut opened).await {
+        let error = "the session cannot be made durable now";
+        return Err(refused(("not_durable", reason::SERVER_UNAVAILABLE, error)));
+    }
+    let (mut client, out) = connack(hub, &connect, publisher, assigned, opened.present, expiry_s);
+    client.expires = expires;
+    Ok(Admitted {
+        client,
+        input,
+        out,
+        session: opened.session,
+        state: opened.state,
+    })
+}
+
+fn refused(protocol: Protocol, kind: &'static str, reason: u8, error: &str) -> Refusal {
+    Refusal::Refused {
+        protocol,
+        kind,
+        reason,
+        error: error.to_owned(),
+    }
+}
+
+async fn authenticate(
+    hub: &Hub,
+    connect: &mut Connect,
+    certificate: Option<ClientCertificate>,
+) -> Result<Identity, Refusal> {
+    let protocol = connect.protocol;
+    if connect.authentication_method.is_some() {
+        let (kind, error) = ("authentication_method", "enhanced authentication is not offered");
+        return Err(refused(protocol, kind, reason::BAD_AUTHENTICATION_METHOD, error));
+    }
+    let credentials = Credentials {
+        certificate,
+        user: connect.user.take(),
+        password: connect.password.take(),
+    };
+    let identity = hub.auth.authenticate(credentials).await;
+    identity.map_err(|error| refused(protocol, error.kind(), connack_reason(error), &error.to_string()))
+}
+
+/// Waits until a restart finds the session as it is now, where it must; false, and it is let go of, where that takes too
+/// long.
+async fn is_durable(hub: &Arc<Hub>, opened: &mut Opened) -> bool {
     let Opened {
         session,
-        mut state,
+        state,
         present,
         ended,
-    } = open_session(hub, &connect).await?;
-    state.expiry_s = expiry_s;
-    state.will = will;
-    if let Some(persistence) = hub.persistence.as_ref().filter(|_| !present && expiry_s > 0) {
+    } = opened;
+    let begins = !*present && state.expiry_s > 0;
+    if let Some(persistence) = hub.persistence.as_ref().filter(|_| begins) {
         state.durable = true;
         session
             .mailbox
             .keep(Arc::clone(persistence), session.key, VecDeque::new(), 0);
     }
     // The row of the new session is behind the end of the old one.
-    if let Some(wait) = hub.keep(&session, &state, None).or(ended) {
-        let patience = Duration::from_millis(hub.config.connect_timeout_ms);
-        if !matches!(tokio::time::timeout(patience, wait).await, Ok(Ok(()))) {
-            state.will = None;
-            if present {
-                hub.leave_behind(&session, &mut state);
-            } else {
-                let _nobody_waits = hub.end_session(&session, &mut state);
-            }
-            let error = "the session cannot be made durable now".to_owned();
-            return Err(refused("not_durable", reason::SERVER_UNAVAILABLE, error));
-        }
+    let Some(wait) = hub.keep(session, state, None).or(ended.take()) else {
+        return true;
+    };
+    let patience = Duration::from_millis(hub.config.connect_timeout_ms);
+    if matches!(tokio::time::timeout(patience, wait).await, Ok(Ok(()))) {
+        return true;
     }
-    let (mut client, out) = connack(hub, &connect, publisher, assigned, present, expiry_s);
-    client.expires = expires;
-    Ok(Admitted {
-        client,
-        input,
-        out,
-        session,
-        state,
-    })
+    state.will = None;
+    if *present {
+        hub.leave_behind(session, state);
+    } else {
+        let _nobody_waits = hub.end_session(session, state);
+    }
+    false
 }
 
 fn connack_reason(error: AuthError) -> u8 {

@@ -62,6 +62,16 @@ struct LastPermitted {
     generation: u64,
 }
 
+/// What a publish is to the session.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    answer: Answer,
+    /// As [`Owed::reception`].
+    reception: u32,
+    /// The store has it from an earlier process, of which nobody knows whether it told the subscribers.
+    recovered: bool,
+}
+
 /// Why the front does not take a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Refusal {
@@ -132,57 +142,27 @@ impl Intake {
         &mut self,
         hub: &Hub,
         state: &mut SessionState,
-        publish: Publish,
+        mut publish: Publish,
     ) -> Result<Option<Batch>, Close> {
         self.count(&publish);
-        let topic = self.resolve_alias(hub, publish.topic, publish.topic_alias)?;
-        let mut owed = Owed {
-            packet_id: publish.packet_id,
-            qos: publish.qos,
-            silent: false,
-            reception: 0,
-            answer: Answer::Verdict,
-            subscribed: false,
-        };
-        let mut recovered = false;
+        publish.topic = self.resolve_alias(hub, publish.topic, publish.topic_alias)?;
         let content = if publish.qos == 2 {
-            content(&topic, &publish.payload)
+            content(&publish.topic, &publish.payload)
         } else {
             0
         };
-        let repeated = (publish.qos == 2)
-            .then(|| state.received.repeat(publish.packet_id, publish.dup, content))
-            .flatten();
-        match repeated {
-            // Its acknowledgement is under way already.
-            Some(Received::Pending) => return Ok(None),
-            Some(Received::Stored | Received::Passed) => owed.answer = Answer::Fixed(reason::SUCCESS),
-            Some(Received::Unsettled) => {
-                owed.answer = Answer::Repeated;
-                state.received.progress(publish.packet_id, Received::Pending);
-            }
-            Some(Received::Recovered) => {
-                owed.answer = Answer::Fixed(reason::SUCCESS);
-                recovered = true;
-                state.received.progress(publish.packet_id, Received::Stored);
-            }
-            None | Some(Received::Releasing) => {
-                let mut refusal = self.refusal(hub, &topic);
-                if refusal.is_none() && publish.qos == 2 {
-                    let max_open = hub.config.session.max_unreleased;
-                    match state.received.begin(publish.packet_id, content, max_open) {
-                        Some(number) => owed.reception = number,
-                        None => refusal = Some(TOO_MANY_UNRELEASED),
-                    }
-                }
-                if let Some(refusal) = refusal {
-                    metrics::publish_refused(refusal.kind);
-                    self.check_refusal(hub, publish.qos, refusal)?;
-                    owed.answer = Answer::Fixed(refusal.reason);
-                }
-            }
-        }
-        if owed.answer != Answer::Verdict && !recovered {
+        let Some(taken) = self.take(hub, state, &publish, content)? else {
+            return Ok(None);
+        };
+        let owed = Owed {
+            packet_id: publish.packet_id,
+            qos: publish.qos,
+            silent: false,
+            reception: taken.reception,
+            answer: taken.answer,
+            subscribed: false,
+        };
+        if taken.answer != Answer::Verdict && !taken.recovered {
             self.batch.owe(owed);
             return Ok(None);
         }
@@ -192,7 +172,7 @@ impl Intake {
             content,
         });
         let message = Published {
-            topic,
+            topic: publish.topic,
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
@@ -201,6 +181,60 @@ impl Intake {
             received_ms: self.received_ms,
             exchange,
         };
+        Ok(self.add(hub, message, owed, !taken.recovered))
+    }
+
+    /// What answers a publish, and whether it is a message to be handed on. `None` where it repeats one whose
+    /// acknowledgement is under way already.
+    fn take(
+        &mut self,
+        hub: &Hub,
+        state: &mut SessionState,
+        publish: &Publish,
+        content: u32,
+    ) -> Result<Option<Taken>, Close> {
+        let (packet_id, received) = (publish.packet_id, &mut state.received);
+        let mut taken = Taken {
+            answer: Answer::Verdict,
+            reception: 0,
+            recovered: false,
+        };
+        let repeated = (publish.qos == 2)
+            .then(|| received.repeat(packet_id, publish.dup, content))
+            .flatten();
+        match repeated {
+            Some(Received::Pending) => return Ok(None),
+            Some(Received::Stored | Received::Passed) => taken.answer = Answer::Fixed(reason::SUCCESS),
+            Some(Received::Unsettled) => {
+                taken.answer = Answer::Repeated;
+                received.progress(packet_id, Received::Pending);
+            }
+            Some(Received::Recovered) => {
+                taken.answer = Answer::Fixed(reason::SUCCESS);
+                taken.recovered = true;
+                received.progress(packet_id, Received::Stored);
+            }
+            None | Some(Received::Releasing) => {
+                let mut refusal = self.refusal(hub, &publish.topic);
+                if refusal.is_none() && publish.qos == 2 {
+                    match received.begin(packet_id, content, hub.config.session.max_unreleased) {
+                        Some(number) => taken.reception = number,
+                        None => refusal = Some(TOO_MANY_UNRELEASED),
+                    }
+                }
+                if let Some(refusal) = refusal {
+                    metrics::publish_refused(refusal.kind);
+                    self.check_refusal(hub, publish.qos, refusal)?;
+                    taken.answer = Answer::Fixed(refusal.reason);
+                }
+            }
+        }
+        Ok(Some(taken))
+    }
+
+    /// Adds a message to the batch, and to the store's part of it where it `is_new`. Gives back the batch before it,
+    /// where that is full.
+    fn add(&mut self, hub: &Hub, message: Published, mut owed: Owed, is_new: bool) -> Option<Batch> {
         let bytes = message.bytes();
         let full = (!self.batch.offer.messages.is_empty()
             && self.batch.bytes + bytes > hub.tap.max_batch_bytes())
@@ -212,11 +246,11 @@ impl Intake {
                 .push(Arc::new(Message::copy_of(&message, self.session_key)));
         }
         self.batch.owe(owed);
-        if !recovered {
+        if is_new {
             self.batch.bytes += bytes;
             self.batch.offer.messages.push(message);
         }
-        Ok(full)
+        full
     }
 
     /// Takes PUBREL in: the client will not repeat the message. PUBCOMP frees the identifier for the next one, so

@@ -108,8 +108,7 @@ impl Outgoing {
         }
     }
 
-    /// Sends what waits, as far as the client's window and its buffer go. A QoS 2 message goes once its identifier is
-    /// durable: after a restart another one would make it another message.
+    /// Sends what waits, as far as the client's window and its buffer go.
     pub(crate) fn deliver(
         &mut self,
         hub: &Hub,
@@ -134,25 +133,7 @@ impl Outgoing {
                 continue;
             }
             let packet_id = state.next_packet_id();
-            let went = if position > 0 && delivery.qos == 2 {
-                let mut packet = BytesMut::new();
-                // Without an alias: what is sent meanwhile could use one that the client does not know yet.
-                let topic = (delivery.message.topic.as_str(), None);
-                let fits = self.send(client, &mut packet, &delivery, topic, packet_id, false);
-                if fits {
-                    let kept = keep_sent(hub, session, position, packet_id);
-                    output.send_after(hub.wait(kept), packet);
-                }
-                fits
-            } else {
-                let topic = self.alias(client, delivery.message.topic.as_str());
-                let fits = self.send(client, &mut output.ready, &delivery, topic, packet_id, false);
-                if fits {
-                    let _nobody_waits = keep_sent(hub, session, position, packet_id);
-                }
-                fits
-            };
-            if went {
+            if self.send_first(hub, client, session, &delivery, packet_id, output) {
                 state.inflight.push_back(Inflight {
                     packet_id,
                     position,
@@ -169,6 +150,36 @@ impl Outgoing {
             &hub.counts.publish_bytes_sent,
             std::mem::take(&mut self.sent_bytes),
         );
+    }
+
+    /// Sends a QoS 1 or 2 message for the first time. One of QoS 2 goes once its identifier is durable: after a restart
+    /// another one would make it another message. False as with [`Self::send`].
+    fn send_first(
+        &mut self,
+        hub: &Hub,
+        client: &Client,
+        session: &Session,
+        delivery: &Delivery,
+        packet_id: u16,
+        output: &mut Output,
+    ) -> bool {
+        let name = delivery.message.topic.as_str();
+        if delivery.position > 0 && delivery.qos == 2 {
+            let mut packet = BytesMut::new();
+            // Without an alias: what is sent meanwhile could use one that the client does not know yet.
+            let fits = self.send(client, &mut packet, delivery, (name, None), packet_id, false);
+            if fits {
+                let kept = keep_sent(hub, session, delivery.position, packet_id);
+                output.send_after(hub.wait(kept), packet);
+            }
+            return fits;
+        }
+        let topic = self.alias(client, name);
+        let fits = self.send(client, &mut output.ready, delivery, topic, packet_id, false);
+        if fits {
+            let _nobody_waits = keep_sent(hub, session, delivery.position, packet_id);
+        }
+        fits
     }
 
     /// False where the message has expired or is larger than the client takes: it is then done with.

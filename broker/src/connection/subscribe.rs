@@ -36,8 +36,43 @@ pub(crate) fn subscribe(
     for (filter, options) in &subscribe.filters {
         check(filter, *options)?;
     }
-    let mut retained = Vec::new();
-    let mut codes = Vec::with_capacity(subscribe.filters.len());
+    let (codes, retained) = note(hub, client, state, &subscribe);
+    // The router first: whoever finds a subscription in the tree finds it carried.
+    hub.fanout.update(session, &state.filters);
+    for (filter, _) in &subscribe.filters {
+        if let Some(Subscribed { options, id }) = state.filters.get(filter).copied() {
+            let session = Arc::clone(session);
+            hub.subscriptions
+                .insert(filter, Subscription { session, options, id });
+        }
+    }
+    let mut suback = BytesMut::new();
+    encode::suback(&mut suback, client.protocol, subscribe.packet_id, &codes);
+    let kept = hub.keep_filters(session, state, subscribe.filters.iter().map(|(filter, _)| filter));
+    output.send_after(kept, suback);
+    // All of the client's are looked through for the router.
+    let mut cost = subscribe.filters.len() + state.filters.len() / FILTERS_A_PACKET;
+    for (filter, options) in retained {
+        if filter.contains(['+', '#']) {
+            cost += hub.retained.len() / RETAINED_A_PACKET;
+        }
+        cost += hub.send_retained(session, filter, options, subscribe.subscription_id);
+    }
+    Ok(cost)
+}
+
+/// Filters whose retained messages are wanted.
+type Wanted<'a> = Vec<(&'a str, SubscribeOptions)>;
+
+/// Notes the subscriptions that may be made in the session. Gives the code of each filter, and those whose retained
+/// messages are wanted.
+fn note<'a>(
+    hub: &Hub,
+    client: &Client,
+    state: &mut SessionState,
+    subscribe: &'a Subscribe,
+) -> (Vec<u8>, Wanted<'a>) {
+    let (mut codes, mut retained) = (Vec::with_capacity(subscribe.filters.len()), Vec::new());
     for (filter, options) in &subscribe.filters {
         let subscribed = Subscribed {
             options: *options,
@@ -57,39 +92,13 @@ pub(crate) fn subscribe(
             Ok(new) => {
                 let shared = matches!(topics::split_share(filter), Some((Some(_), _)));
                 if !shared && wants_retained(*options, new) {
-                    retained.push((filter, *options));
+                    retained.push((filter.as_str(), *options));
                 }
                 options.qos
             }
         });
     }
-    // The router first: whoever finds a subscription in the tree finds it carried.
-    hub.fanout.update(session, &state.filters);
-    for (filter, _) in &subscribe.filters {
-        if let Some(Subscribed { options, id }) = state.filters.get(filter).copied() {
-            hub.subscriptions.insert(
-                filter,
-                Subscription {
-                    session: Arc::clone(session),
-                    options,
-                    id,
-                },
-            );
-        }
-    }
-    let mut suback = BytesMut::new();
-    encode::suback(&mut suback, client.protocol, subscribe.packet_id, &codes);
-    let kept = hub.keep_filters(session, state, subscribe.filters.iter().map(|(filter, _)| filter));
-    output.send_after(kept, suback);
-    // All of the client's are looked through for the router.
-    let mut cost = subscribe.filters.len() + state.filters.len() / FILTERS_A_PACKET;
-    for (filter, options) in retained {
-        if filter.contains(['+', '#']) {
-            cost += hub.retained.len() / RETAINED_A_PACKET;
-        }
-        cost += hub.send_retained(session, filter, options, subscribe.subscription_id);
-    }
-    Ok(cost)
+    (codes, retained)
 }
 
 /// One code a filter must fit a packet that the client takes.

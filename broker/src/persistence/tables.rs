@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
-use redb::{ReadableTable as _, TableDefinition, TableError};
+use redb::{ReadableTable as _, Table, TableDefinition, TableError, WriteTransaction};
 
 use super::change::{Change, Found, Restored};
 use super::error::PersistenceError;
@@ -142,73 +142,98 @@ fn commit(database: &redb::Database, changes: &[Change], age_ms: u64) -> Result<
         meta.insert(FORMAT, FORMAT_VERSION)?;
         meta.insert(AGE_MS, age_ms)?;
         meta.insert(WALL_MS, u64::try_from(now_ms()).unwrap_or(0))?;
-        let mut sessions = transaction.open_table(SESSIONS)?;
-        let mut subscriptions = transaction.open_table(SUBSCRIPTIONS)?;
-        let mut queue = transaction.open_table(QUEUE)?;
-        let mut sent = transaction.open_table(SENT)?;
-        let mut retained = transaction.open_table(RETAINED)?;
+        let mut tables = Tables::open(&transaction)?;
         for change in changes {
-            match change {
-                Change::Session(session) => {
-                    let record = SessionRecord::from(&**session).encode_to_vec();
-                    sessions.insert(session.key, record.as_slice())?;
-                }
-                Change::End { session } => {
-                    sessions.remove(session)?;
-                    let of_session = (*session, "")..(session.saturating_add(1), "");
-                    subscriptions.retain_in(of_session, |_, _| false)?;
-                    let of_session = (*session, 0)..(session.saturating_add(1), 0);
-                    queue.retain_in(of_session.clone(), |_, _| false)?;
-                    sent.retain_in(of_session, |_, _| false)?;
-                }
-                Change::Subscribe {
-                    session,
-                    filter,
-                    subscribed,
-                } => {
-                    let record = SubscriptionRecord::from(subscribed).encode_to_vec();
-                    subscriptions.insert((*session, filter.as_str()), record.as_slice())?;
-                }
-                Change::Unsubscribe { session, filter } => {
-                    subscriptions.remove((*session, filter.as_str()))?;
-                }
-                Change::Retain(message) => {
-                    let topic = message.topic.as_str();
-                    if message.payload.is_empty() {
-                        retained.remove(topic)?;
-                    } else {
-                        let record = MessageRecord::from(&**message).encode_to_vec();
-                        retained.insert(topic, record.as_slice())?;
-                    }
-                }
-                Change::Queue { session, delivery } => {
-                    let record = DeliveryRecord::from(delivery).encode_to_vec();
-                    queue.insert((*session, delivery.position), record.as_slice())?;
-                }
-                Change::Sent {
-                    session,
-                    position,
-                    packet_id,
-                } => {
-                    sent.insert((*session, *position), (*packet_id, false))?;
-                }
-                Change::Received {
-                    session,
-                    position,
-                    packet_id,
-                } => {
-                    queue.remove((*session, *position))?;
-                    sent.insert((*session, *position), (*packet_id, true))?;
-                }
-                Change::Done { session, position } => {
-                    queue.remove((*session, *position))?;
-                    sent.remove((*session, *position))?;
-                }
-            }
+            tables.apply(change)?;
         }
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// The tables in one transaction.
+struct Tables<'a> {
+    sessions: Table<'a, u64, &'static [u8]>,
+    subscriptions: Table<'a, (u64, &'static str), &'static [u8]>,
+    queue: Table<'a, (u64, u64), &'static [u8]>,
+    sent: Table<'a, (u64, u64), (u16, bool)>,
+    retained: Table<'a, &'static str, &'static [u8]>,
+}
+
+impl<'a> Tables<'a> {
+    /// Opens all, so that each is there from then on.
+    fn open(transaction: &'a WriteTransaction) -> Result<Self, redb::Error> {
+        Ok(Self {
+            sessions: transaction.open_table(SESSIONS)?,
+            subscriptions: transaction.open_table(SUBSCRIPTIONS)?,
+            queue: transaction.open_table(QUEUE)?,
+            sent: transaction.open_table(SENT)?,
+            retained: transaction.open_table(RETAINED)?,
+        })
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), redb::Error> {
+        match change {
+            Change::Session(session) => {
+                let record = SessionRecord::from(&**session).encode_to_vec();
+                self.sessions.insert(session.key, record.as_slice())?;
+            }
+            Change::End { session } => {
+                self.sessions.remove(session)?;
+                let of_session = (*session, "")..(session.saturating_add(1), "");
+                self.subscriptions.retain_in(of_session, |_, _| false)?;
+                let of_session = (*session, 0)..(session.saturating_add(1), 0);
+                self.queue.retain_in(of_session.clone(), |_, _| false)?;
+                self.sent.retain_in(of_session, |_, _| false)?;
+            }
+            Change::Subscribe {
+                session,
+                filter,
+                subscribed,
+            } => {
+                let record = SubscriptionRecord::from(subscribed).encode_to_vec();
+                self.subscriptions
+                    .insert((*session, filter.as_str()), record.as_slice())?;
+            }
+            Change::Unsubscribe { session, filter } => {
+                self.subscriptions.remove((*session, filter.as_str()))?;
+            }
+            Change::Retain(message) => {
+                let topic = message.topic.as_str();
+                if message.payload.is_empty() {
+                    self.retained.remove(topic)?;
+                } else {
+                    let record = MessageRecord::from(&**message).encode_to_vec();
+                    self.retained.insert(topic, record.as_slice())?;
+                }
+            }
+            Change::Queue { session, delivery } => {
+                let record = DeliveryRecord::from(delivery).encode_to_vec();
+                self.queue
+                    .insert((*session, delivery.position), record.as_slice())?;
+            }
+            Change::Sent {
+                session,
+                position,
+                packet_id,
+            } => {
+                self.sent.insert((*session, *position), (*packet_id, false))?;
+            }
+            Change::Received {
+                session,
+                position,
+                packet_id,
+            } => {
+                self.queue.remove((*session, *position))?;
+                self.sent.insert((*session, *position), (*packet_id, true))?;
+            }
+            Change::Done { session, position } => {
+                self.queue.remove((*session, *position))?;
+                self.sent.remove((*session, *position))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -317,11 +342,7 @@ fn load(database: &redb::Database) -> Result<Restored, redb::Error> {
 
 fn commit_tables(database: &redb::Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    transaction.open_table(SESSIONS)?;
-    transaction.open_table(SUBSCRIPTIONS)?;
-    transaction.open_table(QUEUE)?;
-    transaction.open_table(SENT)?;
-    transaction.open_table(RETAINED)?;
+    Tables::open(&transaction)?;
     transaction.commit()?;
     Ok(())
 }
