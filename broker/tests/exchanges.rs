@@ -42,6 +42,28 @@ async fn a_repeated_qos_2_publish_is_stored_once_also_over_a_reconnect() {
     assert_eq!(store.payloads(), ["once", "another"]);
 }
 
+#[tokio::test]
+async fn a_repeated_qos_2_publish_reaches_subscribers_once_and_its_release_may_come_after_a_reconnect() {
+    let server = serve(Store::new(Mode::AtOnce)).await;
+    let mut reader = server.v311("reader").await;
+    reader.subscribe_v311("t", 0).await;
+    let mut device = server.wire().await;
+    device.send(connect_v311("press", 0x00, 60)).await;
+    device.expect(&[0x20, 2, 0, 0]).await;
+    device.send(publish_v311(2, 9, "t", b"once")).await;
+    device.expect(&pubrec(9)).await;
+    device.send(publish(0x3C, 9, "t", None, b"once")).await;
+    device.expect(&pubrec(9)).await;
+    drop(device);
+    let mut device = server.wire().await;
+    device.send(connect_v311("press", 0x00, 60)).await;
+    device.expect(&[0x20, 2, 1, 0]).await;
+    device.send(pubrel(9)).await;
+    device.expect(&pubcomp(9)).await;
+    reader.expect(&publish_v311(0, 0, "t", b"once")).await;
+    reader.ping().await;
+}
+
 /// The client of a session that was left with `once` under the identifier 9, unreleased.
 async fn returned(store: &Arc<Store>) -> (Server, Wire) {
     let server = serve(store.clone()).await;

@@ -134,6 +134,22 @@ async fn a_reset_before_connack_leaves_the_listener_accepting() {
 }
 
 #[tokio::test]
+async fn a_client_that_found_every_place_taken_is_served_when_one_is_free() {
+    let mut config = config();
+    config.listeners[0].max_connections = 1;
+    let server = serve_with(config, Store::new(Mode::AtOnce)).await;
+    for _ in 0..3 {
+        let mut first = server.v311("same").await;
+        let mut second = server.wire().await;
+        second.send(connect_v311("same", 2, 60)).await;
+        first.ping().await;
+        drop(first);
+        second.expect(&[0x20, 2, 0, 0]).await;
+        second.ping().await;
+    }
+}
+
+#[tokio::test]
 async fn packets_that_only_a_server_sends_end_that_connection_alone() {
     let server = server().await;
     for bytes in [

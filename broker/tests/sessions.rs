@@ -298,6 +298,27 @@ async fn a_will_comes_at_the_latest_with_the_end_of_the_session() {
 }
 
 #[tokio::test]
+async fn a_hundred_wills_at_once_all_come_and_hold_up_nobody() {
+    let server = server().await;
+    let mut reader = server.v311("reader").await;
+    reader.subscribe_v311("will", 0).await;
+    let mut devices = Vec::new();
+    for number in 0..100 {
+        let mut device = server.wire().await;
+        let connect = connect_with_will(4, &format!("press-{number}"), 0x02, &[], &[]);
+        device.send(connect).await;
+        device.packet().await;
+        devices.push(device);
+    }
+    drop(devices);
+    publish_and_wait(&server, 1, "t", b"x").await;
+    for _ in 0..100 {
+        reader.expect(&publish_v311(0, 0, "will", b"gone")).await;
+    }
+    reader.ping().await;
+}
+
+#[tokio::test]
 async fn a_client_without_an_id_gets_one() {
     let server = server().await;
     let mut ids = Vec::new();
