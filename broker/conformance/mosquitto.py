@@ -72,6 +72,8 @@ class Case:
     also: list = field(default_factory=list)
     # Entries that an answer was taken by.
     taken: list = field(default_factory=list)
+    # Packets that came before the step that expects them.
+    early: list = field(default_factory=list)
 
     def takes_also(self, differs):
         entry = next((entry for entry in self.also if differs(entry)), None)
@@ -140,8 +142,9 @@ def play(case):
             if case.connect:
                 client.sendall(connect_packet(case.name, case.version))
                 expect(client, case, default_connack(case.version), "the answer to CONNECT")
-            for kind, steps in groupby(case.steps, key=lambda step: step["type"]):
-                play_steps(client, case, kind, list(steps))
+            groups = [(kind, list(steps)) for kind, steps in groupby(case.steps, key=lambda step: step["type"])]
+            for at, (kind, steps) in enumerate(groups, 1):
+                play_steps(client, case, kind, steps, received(groups[at:]))
             if case.ends:
                 expect_end(client, case)
             else:
@@ -153,13 +156,20 @@ def play(case):
             raise Unexpected(str(error)) from None
 
 
-def play_steps(client, case, kind, steps):
+def received(groups):
+    """The packets that these groups of steps expect."""
+    steps = [step for kind, steps in groups if kind == "recv" for step in steps]
+    return [packet for step in steps for packet in split_packets(parse(step["payload"]))]
+
+
+def play_steps(client, case, kind, steps, coming):
     match kind:
         case "send":
             for step in steps:
                 client.sendall(parse(step["payload"]))
         case "recv":
-            expect(client, case, b"".join(parse(step["payload"]) for step in steps), steps[0].get("comment", kind))
+            expected = b"".join(parse(step["payload"]) for step in steps)
+            expect(client, case, expected, steps[0].get("comment", kind), coming)
         case "external_publish":
             for step in steps:
                 publish_from_elsewhere(step)
@@ -201,17 +211,24 @@ def publish_from_elsewhere(step):
             expect(client, helper, b"\x70\x02\0\1", "the helper's PUBCOMP")
 
 
-def expect(client, case, expected, comment):
-    """Reads as many packets as are expected and compares them one by one."""
+def expect(client, case, expected, comment, coming=()):
+    """Reads as many packets as are expected and compares them one by one. Where the order is free, a later one may be
+    there already, also one that only a following step expects (`coming`)."""
     packets = list(split_packets(expected))
+    for packet in [packet for packet in case.early if packet in packets]:
+        case.early.remove(packet)
+        packets.remove(packet)
     while packets:
         got = read_packet(client)
         if same(case, got, packets[0]):
             packets.pop(0)
-        elif (later := next((packet for packet in packets[1:] if same(case, got, packet)), None)) and case.takes_also(
-            lambda entry: entry.any_order
-        ):
-            packets.remove(later)
+            continue
+        later = next((packet for packet in [*packets[1:], *coming] if same(case, got, packet)), None)
+        if later and case.takes_also(lambda entry: entry.any_order):
+            if later in packets:
+                packets.remove(later)
+            else:
+                case.early.append(later)
         else:
             raise Unexpected(f"{comment}: got {got.hex(' ') or 'the end'}, expected {packets[0].hex(' ')}")
 
