@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,7 +72,7 @@ impl Listener {
             }
             _ => None,
         };
-        let socket = TcpListener::bind(config.listen).await.map_err(|error| {
+        let socket = listen(config.listen).map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!(
@@ -156,6 +156,22 @@ impl Listener {
             });
         }
     }
+}
+
+/// Connections that the kernel completes before they are accepted: a whole site that reconnects at once. It drops what
+/// is over it, and a client comes again only after one second, then two, then four. `net.core.somaxconn` (4096 since
+/// Linux 5.4) caps it.
+const BACKLOG: u32 = 32 * 1024;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // What lingers of an earlier process is in nobody's way.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A place first: what has none waits in the kernel's backlog.
