@@ -1,17 +1,19 @@
 //! TLS 1.2 and 1.3 for a listener: certificate, clients' authority and revocations, replaced whole while connections
 //! go on.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Deserialize;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
@@ -45,23 +47,45 @@ impl TlsConfig {
                 "is missing: there is no authority for clients' certificates",
                 "name the PEM file of their authority",
             ));
-        } else if let Err(error) = server_config(self) {
-            out.push(Problem::new(
-                format!("{at}.{}", error.key),
-                error.why,
-                error.remedy,
-            ));
         }
+        let TlsErrors(errors) = match server_config(self) {
+            Ok(_) => return,
+            Err(errors) => errors,
+        };
+        out.extend(
+            errors
+                .into_iter()
+                .map(|error| Problem::new(format!("{at}.{}", error.key), error.why, error.remedy)),
+        );
     }
 }
 
 /// What is wrong with one of the files.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS {key}: {why}; {remedy}")]
-pub(crate) struct TlsError {
+struct TlsError {
     key: &'static str,
     why: String,
     remedy: &'static str,
+}
+
+/// What is wrong with any of them.
+#[derive(Debug)]
+pub(crate) struct TlsErrors(Vec<TlsError>);
+
+impl std::error::Error for TlsErrors {}
+
+impl fmt::Display for TlsErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<_> = self.0.iter().map(TlsError::to_string).collect();
+        f.write_str(&all.join("; "))
+    }
+}
+
+impl From<TlsError> for TlsErrors {
+    fn from(error: TlsError) -> Self {
+        Self(vec![error])
+    }
 }
 
 /// A client's certificate (DER) that the handshake has proven.
@@ -76,7 +100,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub(crate) fn load(files: TlsConfig) -> Result<Self, TlsError> {
+    pub(crate) fn load(files: TlsConfig) -> Result<Self, TlsErrors> {
         Ok(Self {
             current: RwLock::new(server_config(&files)?),
             files,
@@ -127,12 +151,19 @@ impl Reload for Tls {
     }
 }
 
-fn server_config(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+fn server_config(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsErrors> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = client_verifier(files, &provider)?;
-    let chain = certificates("certificate", &files.certificate)?;
-    let key =
-        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unreadable("key", &files.key, &error))?;
+    // Each is looked at, whatever is wrong with the others.
+    let (verifier, own) = match (
+        client_verifier(files, &provider),
+        own_certificate(files, &provider),
+    ) {
+        (Ok(verifier), Ok(own)) => (verifier, own),
+        (verifier, own) => {
+            let errors = [verifier.err(), own.err()].into_iter().flatten();
+            return Err(TlsErrors(errors.flat_map(|errors| errors.0).collect()));
+        }
+    };
     let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError {
@@ -141,7 +172,14 @@ fn server_config(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
             remedy: "this build offers no protocol version",
         })?
         .with_client_cert_verifier(verifier);
-    let config = builder.with_single_cert(chain, key).map_err(|error| TlsError {
+    Ok(Arc::new(builder.with_cert_resolver(Arc::new(own))))
+}
+
+fn own_certificate(files: &TlsConfig, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsErrors> {
+    let chain = certificates("certificate", &files.certificate);
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unreadable("key", &files.key, &error));
+    let (chain, key) = both(chain, key)?;
+    let own = CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError {
         key: "key",
         why: format!(
             "{} does not go with {}: {error}",
@@ -150,40 +188,58 @@ fn server_config(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
         ),
         remedy: "name the certificate's own private key",
     })?;
-    Ok(Arc::new(config))
+    Ok(own.into())
 }
 
 fn client_verifier(
     files: &TlsConfig,
-    provider: &Arc<tokio_rustls::rustls::crypto::CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsErrors> {
     let Some(file) = &files.client_ca else {
         return Ok(WebPkiClientVerifier::no_client_auth());
     };
+    let (roots, lists) = both(
+        authorities(file),
+        files.crl.as_deref().map_or(Ok(Vec::new()), revocations),
+    )?;
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).with_crls(lists);
+    if !files.require_client_certificate {
+        builder = builder.allow_unauthenticated();
+    }
+    Ok(builder.build().map_err(|error| TlsError {
+        key: if files.crl.is_some() { "crl" } else { "client_ca" },
+        why: error.to_string(),
+        remedy: "give certificates and revocation lists of the clients' authority in PEM",
+    })?)
+}
+
+/// Both, or the errors of both.
+fn both<A, B>(a: Result<A, TlsError>, b: Result<B, TlsError>) -> Result<(A, B), TlsErrors> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (a, b) => Err(TlsErrors([a.err(), b.err()].into_iter().flatten().collect())),
+    }
+}
+
+fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("client_ca", file)? {
         roots
             .add(certificate)
             .map_err(|error| unreadable("client_ca", file, &error))?;
     }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    if let Some(file) = &files.crl {
-        let lists = CertificateRevocationListDer::pem_file_iter(file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| unreadable("crl", file, &error))?;
-        if lists.is_empty() {
-            return Err(empty("crl", file));
-        }
-        builder = builder.with_crls(lists);
+    Ok(roots)
+}
+
+fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let lists = CertificateRevocationListDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable("crl", file, &error))?;
+    if lists.is_empty() {
+        return Err(empty("crl", file));
     }
-    if !files.require_client_certificate {
-        builder = builder.allow_unauthenticated();
-    }
-    builder.build().map_err(|error| TlsError {
-        key: if files.crl.is_some() { "crl" } else { "client_ca" },
-        why: error.to_string(),
-        remedy: "give certificates and revocation lists of the clients' authority in PEM",
-    })
+    Ok(lists)
 }
 
 fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

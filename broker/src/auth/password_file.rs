@@ -22,7 +22,7 @@ const MAX_LANES: u32 = 16;
 
 /// Hashes by user name.
 #[derive(Clone, Default)]
-pub(super) struct Users(HashMap<String, Arc<str>>);
+pub(crate) struct Users(HashMap<String, Arc<str>>);
 
 impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,25 +43,45 @@ impl Users {
     }
 }
 
-/// Reads the file; the error names the line and never a hash.
-pub(crate) fn check(path: &Path) -> Result<(), String> {
-    read(path).map(drop)
+/// Wrong lines that are named; a file of something else has as many as it has lines.
+const MAX_WRONG_LINES: usize = 20;
+
+/// Reads the file. Each error names its line and never a hash.
+pub(crate) fn read(path: &Path) -> Result<Users, Vec<String>> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        vec![format!(
+            "the password file {} cannot be read: {error}",
+            path.display()
+        )]
+    })?;
+    parse(&text).map_err(|wrong| {
+        let named = wrong.into_iter().take(MAX_WRONG_LINES);
+        named
+            .map(|(number, why)| format!("{}:{number}: {why}", path.display()))
+            .collect()
+    })
 }
 
-pub(super) fn read(path: &Path) -> Result<Users, String> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| format!("the password file {} cannot be read: {error}", path.display()))?;
-    let mut users = Users::default();
-    for (number, line) in entries(&text) {
-        let wrong = |why: &str| format!("{}:{number}: {why}", path.display());
-        let (name, hash) = line.split_once(':').ok_or_else(|| wrong("is no name:hash"))?;
-        check_name(name).map_err(|why| wrong(&why.to_string()))?;
-        check_hash(hash).map_err(wrong)?;
-        if users.0.insert(name.to_owned(), hash.into()).is_some() {
-            return Err(wrong("names a user for the second time"));
+/// Every wrong line by its number.
+pub(crate) fn parse(text: &str) -> Result<Users, Vec<(usize, String)>> {
+    let (mut users, mut wrong) = (Users::default(), Vec::new());
+    for (number, line) in entries(text) {
+        match entry(line) {
+            Ok((name, _)) if users.0.contains_key(name) => {
+                wrong.push((number, "names a user for the second time".to_owned()));
+            }
+            Ok((name, hash)) => drop(users.0.insert(name.to_owned(), hash.into())),
+            Err(why) => wrong.push((number, why)),
         }
     }
-    Ok(users)
+    if wrong.is_empty() { Ok(users) } else { Err(wrong) }
+}
+
+fn entry(line: &str) -> Result<(&str, &str), String> {
+    let (name, hash) = line.split_once(':').ok_or("is no name:hash")?;
+    check_name(name).map_err(|why| why.to_string())?;
+    check_hash(hash)?;
+    Ok((name, hash))
 }
 
 fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -237,9 +257,23 @@ mod tests {
             "a:$argon2id$v=19$m=4194304,t=1,p=1$c2FsdHNhbHQ$ajA1Xc0J0mqPCZzUjEwUx24vlo0vLnKc",
         ] {
             fs::write(&path, format!("# users\n\n{line}\n")).unwrap();
-            let why = read(&path).unwrap_err();
+            let why = read(&path).unwrap_err().concat();
             assert!(why.contains("passwords:3: "), "{why}");
             assert!(!why.contains("ajA1") && !why.contains("plaintext"), "{why}");
         }
+    }
+
+    #[test]
+    fn every_wrong_line_is_named_but_not_endlessly() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("passwords");
+        fs::write(&path, "nothing\n# fine\na:b\n").unwrap();
+        let wrong = read(&path).unwrap_err();
+        assert!(
+            wrong.len() == 2 && wrong[0].contains(":1: ") && wrong[1].contains(":3: "),
+            "{wrong:?}"
+        );
+        fs::write(&path, "nothing\n".repeat(1_000)).unwrap();
+        assert_eq!(read(&path).unwrap_err().len(), MAX_WRONG_LINES);
     }
 }

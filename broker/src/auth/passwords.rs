@@ -91,7 +91,7 @@ impl Reload for Passwords {
 
     fn reload(&self) -> Result<(), String> {
         if let Some(file) = &self.file {
-            let users = password_file::read(file)?;
+            let users = password_file::read(file).map_err(|wrong| wrong.join("; "))?;
             *self.users.write().unwrap_or_else(PoisonError::into_inner) = users;
         }
         Ok(())

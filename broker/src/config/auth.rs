@@ -93,13 +93,14 @@ impl AuthConfig {
             ));
         }
         if let Some(file) = &self.password_file
-            && let Err(why) = password_file::check(file)
+            && let Err(wrong) = password_file::read(file)
         {
-            out.push(Problem::new(
-                format!("{at}.password_file"),
-                why,
-                "write it with `shopfloor passwd FILE USER`, readable for this process",
-            ));
+            let remedy = "write it with `shopfloor passwd FILE USER`, readable for this process";
+            out.extend(
+                wrong
+                    .into_iter()
+                    .map(|why| Problem::new(format!("{at}.password_file"), why, remedy)),
+            );
         }
         check_ranges!(self, at, out, {
             max_password_checks: 1..=64,
