@@ -9,6 +9,7 @@ use shopfloor_bridge::config::Delivery;
 use shopfloor_bridge::topic_name::CLIENT_TOPICS;
 use shopfloor_runtime::{shutdown, telemetry};
 
+use super::open_files;
 use super::settings::ConfigFile;
 
 #[derive(Debug, clap::Args)]
@@ -18,8 +19,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let config = args.config.require(Role::Gateway)?;
+    let mut config = args.config.require(Role::Gateway)?;
     telemetry::init_logs(&config.log);
+    open_files::fit(&mut config.mqtt.listeners);
     let metrics = telemetry::init_metrics().context("cannot install the metrics recorder")?;
     shopfloor_broker::metrics::describe();
     shopfloor_bridge::metrics::describe();

@@ -2,12 +2,14 @@
 //!
 //! Layout: [`settings`] reads the configuration for all of them; then one file each: [`gateway`], [`api`], [`up`]
 //! (everything at once, for a first look and for `make run`), [`simulate`], [`check`], [`passwd`], [`spool`], [`dlq`].
-//! [`output`] and [`plain`] are for those that print what machines sent.
+//! [`open_files`] fits a gateway's connections to the process's limit; [`output`] and [`plain`] are for those that print
+//! what machines sent.
 
 mod api;
 mod check;
 mod dlq;
 mod gateway;
+mod open_files;
 mod output;
 mod passwd;
 mod plain;

@@ -21,6 +21,8 @@ pub struct Server {
     args: Vec<OsString>,
     admin: SocketAddr,
     env: Vec<(String, String)>,
+    /// Open files at most, where that is fewer than this process may have.
+    open_files: Option<u32>,
     process: Process,
 }
 
@@ -39,15 +41,25 @@ impl Server {
         admin: SocketAddr,
         env: &[(String, String)],
     ) -> Self {
-        fs::create_dir_all(dir).expect("a directory for the server");
-        fs::write(dir.join("config.toml"), config).expect("write the configuration");
-        let args = vec!["--config".into(), dir.join("config.toml").into()];
-        Self::start(kind, dir, args, admin, env)
+        let args = configure(dir, config);
+        Self::start(kind, dir, args, admin, env, None)
+    }
+
+    /// As [`Self::spawn`], with a limit of open files.
+    pub fn spawn_with_open_files(
+        kind: &'static str,
+        dir: &Path,
+        config: &str,
+        admin: SocketAddr,
+        open_files: u32,
+    ) -> Self {
+        let args = configure(dir, config);
+        Self::start(kind, dir, args, admin, &[], Some(open_files))
     }
 
     /// The same with arguments alone; `dir` is for its log.
     pub fn with_args(kind: &'static str, dir: &Path, args: Vec<OsString>, admin: SocketAddr) -> Self {
-        Self::start(kind, dir, args, admin, &[])
+        Self::start(kind, dir, args, admin, &[], None)
     }
 
     fn start(
@@ -56,14 +68,16 @@ impl Server {
         args: Vec<OsString>,
         admin: SocketAddr,
         env: &[(String, String)],
+        open_files: Option<u32>,
     ) -> Self {
         Self {
             kind,
             dir: dir.to_owned(),
-            process: spawn(kind, dir, &args, env),
+            process: spawn(kind, dir, &args, env, open_files),
             args,
             admin,
             env: env.to_vec(),
+            open_files,
         }
     }
 
@@ -94,7 +108,7 @@ impl Server {
     /// Starts the ended server again, with the same configuration.
     pub fn restart(&mut self) {
         assert!(!self.process.is_running(), "the {} still runs", self.kind);
-        self.process = spawn(self.kind, &self.dir, &self.args, &self.env);
+        self.process = spawn(self.kind, &self.dir, &self.args, &self.env, self.open_files);
     }
 
     /// SIGSTOP: it hangs, its connections stay open.
@@ -104,6 +118,11 @@ impl Server {
 
     pub fn resume(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// SIGHUP: it reads its files again.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -132,11 +151,26 @@ impl Server {
     }
 }
 
-fn spawn(kind: &'static str, dir: &Path, own: &[OsString], env: &[(String, String)]) -> Process {
+fn configure(dir: &Path, config: &str) -> Vec<OsString> {
+    fs::create_dir_all(dir).expect("a directory for the server");
+    fs::write(dir.join("config.toml"), config).expect("write the configuration");
+    vec!["--config".into(), dir.join("config.toml").into()]
+}
+
+fn spawn(
+    kind: &'static str,
+    dir: &Path,
+    own: &[OsString],
+    env: &[(String, String)],
+    open_files: Option<u32>,
+) -> Process {
     // The binary takes every SHOPFLOOR_ variable as a setting; this one is the tests'.
     let mut args: Vec<OsString> = vec!["-u".into(), "SHOPFLOOR_REQUIRE_REAL".into()];
     // Not of the watchdog's shell: only the server goes by them.
     args.extend(env.iter().map(|(name, value)| format!("{name}={value}").into()));
+    if let Some(files) = open_files {
+        args.extend(["prlimit".into(), format!("--nofile={files}").into()]);
+    }
     args.extend([repository::binary().into(), kind.into()]);
     args.extend_from_slice(own);
     Process::spawn(Spec {

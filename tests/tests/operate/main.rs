@@ -2,4 +2,5 @@
 
 mod dead_letters;
 mod gateway;
+mod open_files;
 mod spool;
