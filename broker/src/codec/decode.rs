@@ -89,6 +89,8 @@ const PUBLISH_PROPERTIES: Allowed = Allowed::of(&[
     id::CORRELATION_DATA,
     id::USER_PROPERTY,
     id::CONTENT_TYPE,
+    // Servers send it.
+    id::SUBSCRIPTION_ID,
 ]);
 
 fn publish(reader: &mut Reader<'_>, flags: u8, protocol: Protocol) -> Result<Publish, DecodeError> {
@@ -108,10 +110,14 @@ fn publish(reader: &mut Reader<'_>, flags: u8, protocol: Protocol) -> Result<Pub
     if protocol == Protocol::V5 {
         let mut list = PropertyList::read(reader, PUBLISH_PROPERTIES)?;
         while let Some((id, value)) = list.next()? {
-            if let (id::TOPIC_ALIAS, Value::Two(alias)) = (id, &value) {
-                topic_alias = Some(*alias);
-            } else {
-                message_property(&mut properties, id, &value)?;
+            match (id, &value) {
+                (id::TOPIC_ALIAS, Value::Two(alias)) => topic_alias = Some(*alias),
+                (id::SUBSCRIPTION_ID, _) => {
+                    return Err(DecodeError::protocol("a subscription identifier from a client"));
+                }
+                _ => {
+                    message_property(&mut properties, id, &value)?;
+                }
             }
         }
     }
