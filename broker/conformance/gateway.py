@@ -26,8 +26,8 @@ def serving(binary, settings):
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SHOPFLOOR_")},
             "SHOPFLOOR_GATEWAY__DATA_DIR": f"{data}/spool",
-            # Paho's cases do not wait for each SUBACK and UNSUBACK before they publish on another connection: one
-            # thread serves the two in their order where they come one after the other.
+            # Paho's cases do not wait for each SUBACK and UNSUBACK before they publish on another connection, and only
+            # one thread serves two connections in the order of their packets.
             "TOKIO_WORKER_THREADS": "1",
             **settings,
         }

@@ -400,3 +400,19 @@ async fn one_subscribe_with_many_filters_is_answered_once_in_their_order() {
         .await;
     reader.expect(&[0x90, 5, 0, 1, 0, 1, 2]).await;
 }
+
+/// Both packets are there when the front looks, so the order is its own. On one thread: two serve two connections side
+/// by side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_publish_takes_its_turn_behind_a_subscribe_that_came_first_on_another_connection() {
+    let server = server().await;
+    let mut device = server.v311("press").await;
+    for number in 0..200 {
+        let mut reader = server.v311(&format!("reader-{number}")).await;
+        let topic = format!("t/{number}");
+        reader.send(subscribe_v311(1, &topic, 0)).await;
+        device.send(publish_v311(0, 0, &topic, b"x")).await;
+        reader.expect(&[0x90, 3, 0, 1, 0]).await;
+        reader.expect(&publish_v311(0, 0, &topic, b"x")).await;
+    }
+}

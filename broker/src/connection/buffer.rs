@@ -45,6 +45,10 @@ impl ReadBuffer {
         self.bytes.first().copied()
     }
 
+    pub(crate) fn begins_with_publish(&self) -> bool {
+        self.first().is_some_and(|first| first >> 4 == 3)
+    }
+
     /// Reads once; gives the number of bytes, 0 at the end.
     pub(crate) fn poll_fill<S: AsyncRead + Unpin>(
         &mut self,

@@ -31,6 +31,8 @@ pub(crate) struct Connection<S> {
     pub(crate) throttle: Throttle,
     /// It sent too much: nothing is read until then.
     pub(crate) paused_until: Option<Instant>,
+    /// Bytes that were read and wait for their turn.
+    pub(crate) unhandled: Option<usize>,
     pub(crate) last_read: Instant,
     /// When the packet began of which a part has come.
     pub(crate) packet_began: Option<Instant>,
@@ -52,6 +54,7 @@ impl<S> Connection<S> {
             outgoing: Outgoing::new(),
             throttle: Throttle::new(&hub.config, now),
             paused_until: None,
+            unhandled: None,
             last_read: now,
             packet_began: None,
             hub,

@@ -131,13 +131,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.outgoing.mail && self.may_deliver() {
             return Poll::Ready(Wake::Mail);
         }
+        if let Some(count) = self.unhandled.take() {
+            return Poll::Ready(Wake::Read(count));
+        }
         if self.may_read()
             && let Poll::Ready(read) = self.input.poll_fill(&mut self.stream, cx)
         {
-            return Poll::Ready(match read {
-                Ok(0) | Err(_) => Wake::Gone,
-                Ok(count) => Wake::Read(count),
-            });
+            let Ok(count @ 1..) = read else {
+                return Poll::Ready(Wake::Gone);
+            };
+            if !self.input.begins_with_publish() {
+                return Poll::Ready(Wake::Read(count));
+            }
+            // The runtime begins with the task that it woke last. A PUBLISH takes its turn behind the SUBSCRIBE that
+            // another connection had sent before it.
+            self.unhandled = Some(count);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         timer.poll(cx).map(|()| Wake::Timer)
     }
