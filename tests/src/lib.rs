@@ -15,7 +15,7 @@
 //! - [`edge`]: a gateway by itself, and what reached Kafka from it.
 //! - [`stack`]: all of it behind HAProxy, as `make up` runs it.
 //! - [`simulator`], [`publisher`]: machines, ours and third parties'; each says what was acknowledged.
-//! - [`operator`]: one command of an operator, and what it said.
+//! - [`operator`]: one command of an operator or a device's owner, and what it said.
 //! - [`audit`]: what was acknowledged against what Postgres and Kafka hold.
 //!
 //! Promise: no fixed port, no shared state between tests, nothing left behind. What cannot be set up panics with what

@@ -1,4 +1,4 @@
-//! An operator at a terminal: one `shopfloor` command, what it said and how it ended.
+//! A person at a terminal: one command, ours or a third party's, what it said and how it ended.
 
 use std::process::Command;
 
@@ -16,11 +16,16 @@ pub struct Ran {
 
 /// Runs `shopfloor` with these arguments to its end.
 pub fn shopfloor(args: &[&str]) -> Ran {
-    let output = Command::new(repository::binary())
-        .env_remove("SHOPFLOOR_REQUIRE_REAL")
-        .args(args)
+    let mut command = Command::new(repository::binary());
+    command.env_remove("SHOPFLOOR_REQUIRE_REAL").args(args);
+    run(command)
+}
+
+/// Runs it to its end.
+pub fn run(mut command: Command) -> Ran {
+    let output = command
         .output()
-        .expect("the binary starts");
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     Ran {
         code: output.status.code().expect("it ends by itself"),
         stdout: String::from_utf8(output.stdout).expect("it prints UTF-8"),
