@@ -3,11 +3,13 @@ SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The binary takes every SHOPFLOOR_ variable as a setting; this one is the tests'.
 SHOPFLOOR := env -u SHOPFLOOR_REQUIRE_REAL $(TARGET)/release/shopfloor
-# Of each fuzz target.
+# Each target's corpus is fuzz/corpus/<target>.
+FUZZ_TARGETS = $(or $(TARGETS),$(notdir $(wildcard fuzz/corpus/*)))
 FUZZ_SECONDS = $(or $(SECONDS),60)
+FUZZ := RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz/libfuzzer --sanitizer none
 DATA_DIR = $(if $(findstring --dir,$(ARGS)),,--dir "$$(scripts/data-dir.sh)")
 
-.PHONY: help run up test conformance fuzz chaos bench audit fmt lint compose-check kafka clean
+.PHONY: help run up test conformance fuzz chaos connections bench audit fmt lint compose-check kafka clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,11 +34,13 @@ conformance: ## the MQTT suites of Eclipse Paho and Mosquitto; PAHO= and MOSQUIT
 	@python3 broker/conformance/run.py --gateway $(TARGET)/debug/shopfloor \
 		$(if $(PAHO),--paho $(PAHO)) $(if $(MOSQUITTO),--mosquitto $(MOSQUITTO))
 
-fuzz: ## each fuzz target for SECONDS=60; what it keeps goes to fuzz/corpus, which `make test` replays
+fuzz: ## each fuzz target, or TARGETS=codec, for SECONDS=60; what reaches new code goes to fuzz/corpus, which `make test` replays
 	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is not installed: cargo install --locked cargo-fuzz"; exit 1; }
-	@for target in codec session proxy_header route_table payload_check; do \
-		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz/libfuzzer --sanitizer none $$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) \
-			-max_len=4096 -timeout=10 -print_final_stats=1 || exit 1; \
+	@for target in $(FUZZ_TARGETS); do \
+		found=$(abspath $(TARGET))/fuzz/$$target; mkdir -p $$found; \
+		$(FUZZ) $$target $$found fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
+			-print_final_stats=1 || exit 1; \
+		$(FUZZ) $$target fuzz/corpus/$$target $$found -- -merge=1 -timeout=10 || exit 1; \
 	done
 
 chaos: ## faults under load, then an account of every acknowledged message; CYCLES, SEED, DELIVERY, FAULTS=kill,hang-kafka
@@ -44,6 +48,10 @@ chaos: ## faults under load, then an account of every acknowledged message; CYCL
 	cargo build --locked --release -p shopfloor -p shopfloor-chaos --bins
 	@exec $(TARGET)/release/shopfloor-chaos $(if $(CYCLES),--cycles $(CYCLES)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(DELIVERY),--delivery $(DELIVERY)) $(if $(FAULTS),--faults $(FAULTS))
+
+connections: ## memory of idle connections, and storms of connections beside steady publishers; CONNECTIONS=10000
+	cargo build --locked --release -p shopfloor -p shopfloor-benches --bins
+	@exec $(TARGET)/release/shopfloor-connections $(if $(CONNECTIONS),--connections $(CONNECTIONS))
 
 bench: ## ingest throughput, in messages and bytes a second
 	cargo bench --locked -p shopfloor-benches $(ARGS)
