@@ -1,10 +1,15 @@
-//! What the fuzz targets need of the codec; with the feature `fuzzing` alone.
+//! What the fuzz targets need of the codec, of the session store and of operators' files; with the feature `fuzzing`
+//! alone.
 // A broken promise ends the process here: that is what a fuzzer looks for.
 #![allow(clippy::panic, clippy::expect_used)]
 
 use bytes::{Bytes, BytesMut};
 
+use crate::auth::password_file;
 use crate::codec::{Frame, Packet, Protocol, Publish, decode, encode, frame};
+use crate::persistence;
+use crate::topic_pattern::{Pattern, Who};
+use crate::topics;
 
 const MAX_PACKET_BYTES: usize = 1024 * 1024;
 
@@ -71,4 +76,38 @@ fn comes_back(publish: &Publish, protocol: Protocol) {
     assert_eq!(publish.topic_alias, again.topic_alias);
     let said = |publish: &Publish| publish.properties.clone().unwrap_or_default();
     assert_eq!(said(publish), said(&again));
+}
+
+/// Reads a value of the session store's tables. What is accepted comes back as it was written.
+pub fn session_record(kind: u8, bytes: &[u8]) {
+    persistence::fuzzing::record_comes_back(kind, bytes);
+}
+
+/// Reads a password file: it is taken whole, or its wrong lines are named.
+pub fn password_file(text: &str) {
+    if let Err(wrong) = password_file::parse(text) {
+        let lines = 1..=text.lines().count();
+        assert!(!wrong.is_empty() && wrong.iter().all(|(number, _)| lines.contains(number)));
+    }
+}
+
+/// A topic of an access rule selects, for the client of that name, what the filter does that has the name in its place.
+pub fn access_pattern(pattern: &str, name: &str, topic: &str) {
+    let who = Who {
+        user: Some(name),
+        client_id: name,
+    };
+    let Ok(parsed) = Pattern::parse(pattern) else {
+        return;
+    };
+    let selects = (parsed.covers(&who, topic), parsed.overlaps(&who, topic));
+    if topic.is_empty() || topic.contains(['+', '#']) || !parsed.is_safe_for(&who) {
+        return;
+    }
+    let filled = pattern.split('/').map(|level| match level {
+        "%c" | "%u" => name,
+        level => level,
+    });
+    let expected = topics::matches(&filled.collect::<Vec<_>>().join("/"), topic);
+    assert_eq!(selects, (expected, expected), "{pattern:?}, {name:?}, {topic:?}");
 }

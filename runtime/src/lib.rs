@@ -20,6 +20,9 @@
 pub mod accept;
 pub mod admin;
 mod admission;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod jwks;
 pub mod metrics;
 pub mod problem;

@@ -19,6 +19,8 @@
 
 mod change;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod queue;
 mod records;
 mod tables;
