@@ -1,5 +1,7 @@
 //! What is followed from a device to both ends: one produced unit.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use shopfloor::simulate::ack_log::AckLine;
 use time::OffsetDateTime;
@@ -31,6 +33,8 @@ pub struct Receipt {
     pub unit: Unit,
     /// Times that the device published it.
     pub sends: u32,
+    /// From when it was first given to its connection to its acknowledgement.
+    pub latency: Duration,
     /// The cycle in which the acknowledgement came.
     pub cycle: usize,
 }
@@ -90,6 +94,7 @@ impl Receipt {
         Ok(Self {
             unit,
             sends: line.sends,
+            latency: Duration::from_micros(line.latency_us),
             cycle,
         })
     }
@@ -101,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_line_of_the_log_is_a_receipt_with_its_fleet() {
-        let receipt = Receipt::read("7,12,3,2011-02-03T00:00:00.250Z,valid,2", 4).unwrap();
+        let receipt = Receipt::read("7,12,3,2011-02-03T00:00:00.250Z,valid,2,900", 4).unwrap();
         let name = Name {
             fleet: 1,
             machine: 7,
@@ -109,6 +114,6 @@ mod tests {
         };
         assert_eq!((receipt.unit.name, receipt.sends, receipt.cycle), (name, 2, 4));
         assert_eq!(receipt.unit.time_ms % 1000, 250);
-        assert!(Receipt::read("7,12,3,1999-02-03T00:00:00.250Z,valid,2", 4).is_err());
+        assert!(Receipt::read("7,12,3,1999-02-03T00:00:00.250Z,valid,2,900", 4).is_err());
     }
 }

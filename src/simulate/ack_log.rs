@@ -1,5 +1,5 @@
 //! A line for each acknowledged message, on disk before an auditor looks:
-//! `machine,order,partId,timeOfProduction,valid|invalid,sends`.
+//! `machine,order,partId,timeOfProduction,valid|invalid,sends,latency_us`.
 //!
 //! Lines are written soon after the acknowledgement, so after a kill of the simulator the last few may be missing;
 //! none is ever there without its acknowledgement.
@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::SimulateError;
-use super::payload::{Message, iso_ms};
+use super::ledger::Settled;
+use super::payload::iso_ms;
 
 const QUEUE_LINES: usize = 8192;
 
@@ -29,6 +30,8 @@ pub struct AckLine {
     pub valid: bool,
     /// Times that it was published; each may have become a copy where QoS allows one.
     pub sends: u32,
+    /// From when it was first given to its connection to its acknowledgement, over all reconnects.
+    pub latency_us: u64,
 }
 
 impl std::fmt::Display for AckLine {
@@ -40,11 +43,12 @@ impl std::fmt::Display for AckLine {
             time_of_production,
             valid,
             sends,
+            latency_us,
         } = self;
         let valid = if *valid { "valid" } else { "invalid" };
         write!(
             f,
-            "{machine_id},{order},{part_id},{time_of_production},{valid},{sends}"
+            "{machine_id},{order},{part_id},{time_of_production},{valid},{sends},{latency_us}"
         )
     }
 }
@@ -53,29 +57,31 @@ impl FromStr for AckLine {
     type Err = String;
 
     fn from_str(line: &str) -> Result<Self, String> {
-        let wrong = || format!("{line:?} is not machine,order,partId,timeOfProduction,valid|invalid,sends");
+        let wrong = || {
+            format!("{line:?} is not machine,order,partId,timeOfProduction,valid|invalid,sends,latency_us")
+        };
         let mut fields = line.split(',');
         let mut number = || fields.next()?.parse::<i32>().ok();
         let (machine_id, order, part_id) = (number(), number(), number());
         let (time, valid) = (fields.next(), fields.next());
         let sends = fields.next().and_then(|sends| sends.parse().ok());
-        match (machine_id, order, part_id, time, valid, sends, fields.next()) {
-            (Some(machine_id), Some(order), Some(part_id), Some(time), Some(valid), Some(sends), None) => {
-                Ok(Self {
-                    machine_id,
-                    order,
-                    part_id,
-                    time_of_production: time.to_owned(),
-                    valid: match valid {
-                        "valid" => true,
-                        "invalid" => false,
-                        _ => return Err(wrong()),
-                    },
-                    sends,
-                })
-            }
-            _ => Err(wrong()),
-        }
+        let latency_us = fields.next().and_then(|latency_us| latency_us.parse().ok());
+        let read = || {
+            Some(Self {
+                machine_id: machine_id?,
+                order: order?,
+                part_id: part_id?,
+                time_of_production: time?.to_owned(),
+                valid: match valid? {
+                    "valid" => true,
+                    "invalid" => false,
+                    _ => return None,
+                },
+                sends: sends?,
+                latency_us: latency_us?,
+            })
+        };
+        read().filter(|_| fields.next().is_none()).ok_or_else(wrong)
     }
 }
 
@@ -105,14 +111,20 @@ impl AckLog {
     }
 
     /// False where the file cannot be written any more.
-    pub(super) async fn acknowledged(&self, message: &Message, sends: u32) -> bool {
+    pub(super) async fn acknowledged(&self, settled: &Settled) -> bool {
+        let Settled {
+            message,
+            latency,
+            sends,
+        } = settled;
         let line = AckLine {
             machine_id: message.unit.machine_id,
             order: message.unit.order,
             part_id: message.unit.part_id,
             time_of_production: iso_ms(message.unit.time_of_production_ms),
             valid: message.is_valid(),
-            sends,
+            sends: *sends,
+            latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
         };
         self.lines.send(line).await.is_ok()
     }
@@ -162,16 +174,18 @@ mod tests {
             time_of_production: "2023-12-10T00:00:00.000Z".to_owned(),
             valid: false,
             sends: 2,
+            latency_us: 900,
         };
-        assert_eq!(line.to_string(), "7,12,3,2023-12-10T00:00:00.000Z,invalid,2");
+        assert_eq!(line.to_string(), "7,12,3,2023-12-10T00:00:00.000Z,invalid,2,900");
         assert_eq!(line.to_string().parse(), Ok(line));
         for wrong in [
             "",
             "7,12,3",
             "7,12,3,t,valid",
-            "7,12,3,t,maybe,1",
-            "7,12,3,t,valid,1,",
-            "x,12,3,t,valid,1",
+            "7,12,3,t,valid,1",
+            "7,12,3,t,maybe,1,9",
+            "7,12,3,t,valid,1,9,",
+            "x,12,3,t,valid,1,9",
         ] {
             assert!(wrong.parse::<AckLine>().is_err(), "{wrong}");
         }

@@ -80,7 +80,7 @@ pub struct SimulateArgs {
     /// Give up after this time without a connection, or without an acknowledgement where one is due.
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub patience: Duration,
-    /// Write a line for each acknowledged message: machine,order,partId,timeOfProduction,valid|invalid,sends.
+    /// Write a line for each acknowledged message: machine,order,partId,timeOfProduction,valid|invalid,sends,latency_us.
     #[arg(long)]
     pub ack_log: Option<PathBuf>,
     /// Show no progress.

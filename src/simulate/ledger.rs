@@ -25,7 +25,9 @@ pub(super) struct Ledger {
 #[derive(Debug)]
 struct Outbound {
     message: Message,
-    first_written: Option<Instant>,
+    /// When the client was first given it. Not when the write was reported: whoever is scheduled late hears of that
+    /// along with the acknowledgement.
+    handed: Instant,
     /// Times that it was written to a connection.
     sends: u32,
 }
@@ -61,7 +63,7 @@ pub(super) enum Written {
 #[derive(Debug, PartialEq)]
 pub(super) struct Settled {
     pub(super) message: Message,
-    /// From its first write, over all reconnects.
+    /// From when the client was first given it, over all reconnects.
     pub(super) latency: Duration,
     /// Times that it was published: more than once where a connection broke before the acknowledgement.
     pub(super) sends: u32,
@@ -78,27 +80,26 @@ impl Ledger {
     }
 
     /// Notes that the client was handed `message`.
-    pub(super) fn hand(&mut self, message: Message) {
+    pub(super) fn hand(&mut self, message: Message, now: Instant) {
         self.queued.push_back(Outbound {
             message,
-            first_written: None,
+            handed: now,
             sends: 0,
         });
     }
 
     /// A PUBLISH went out.
-    pub(super) fn written(&mut self, packet_id: u16, now: Instant) -> Written {
+    pub(super) fn written(&mut self, packet_id: u16) -> Written {
         if self.resending > 0 && self.resent(packet_id) {
             return Written::Again;
         }
         let Some(mut outbound) = self.queued.pop_front() else {
             return Written::Unknown;
         };
-        let written = match outbound.first_written {
-            None => Written::First(outbound.message.kind),
-            Some(_) => Written::Again,
+        let written = match outbound.sends {
+            0 => Written::First(outbound.message.kind),
+            _ => Written::Again,
         };
-        outbound.first_written.get_or_insert(now);
         outbound.sends += 1;
         // Nothing will be heard of a message of QoS 0, so it is done.
         if packet_id != 0 {
@@ -194,14 +195,10 @@ impl Ledger {
 
 impl Flight {
     fn settled(self, now: Instant) -> Settled {
-        let latency = self
-            .outbound
-            .first_written
-            .map(|written| now.duration_since(written));
         Settled {
             sends: self.outbound.sends,
             message: self.outbound.message,
-            latency: latency.unwrap_or_default(),
+            latency: now.duration_since(self.outbound.handed),
         }
     }
 }
@@ -230,8 +227,8 @@ mod tests {
     #[test]
     fn an_acknowledgement_that_comes_twice_settles_once() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
-        ledger.hand(messages().next().unwrap());
-        assert!(matches!(ledger.written(9, now), Written::First(_)));
+        ledger.hand(messages().next().unwrap(), now);
+        assert!(matches!(ledger.written(9), Written::First(_)));
         assert_eq!(ledger.settle(9, now).unwrap().message.unit.order, 1);
         assert_eq!(ledger.settle(9, now), None);
         assert_eq!(ledger.settle(10, now), None);
@@ -240,11 +237,11 @@ mod tests {
     #[test]
     fn without_a_session_what_was_sent_goes_out_again_before_what_was_not_and_in_order() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
-        messages().take(4).for_each(|message| ledger.hand(message));
+        messages().take(4).for_each(|message| ledger.hand(message, now));
         // Packet ids wrap: order is that of the hand-over.
         [16, 1, 2]
             .into_iter()
-            .for_each(|id| assert!(matches!(ledger.written(id, now), Written::First(_))));
+            .for_each(|id| assert!(matches!(ledger.written(id), Written::First(_))));
         assert!(ledger.settle(1, now).is_some());
         assert!(ledger.restart(now).is_empty());
         assert_eq!(
@@ -254,24 +251,24 @@ mod tests {
                 .collect::<Vec<_>>(),
             [1, 3, 4]
         );
-        assert_eq!(ledger.written(1, now), Written::Again);
+        assert_eq!(ledger.written(1), Written::Again);
         assert_eq!(ledger.settle(1, now).unwrap().sends, 2);
     }
 
     #[test]
     fn with_a_session_packet_ids_stay_and_a_received_message_is_only_released() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
-        messages().take(3).for_each(|message| ledger.hand(message));
+        messages().take(3).for_each(|message| ledger.hand(message, now));
         [16, 1]
             .into_iter()
-            .for_each(|id| assert!(matches!(ledger.written(id, now), Written::First(_))));
+            .for_each(|id| assert!(matches!(ledger.written(id), Written::First(_))));
         ledger.received(16);
         assert_eq!(
             ledger.resume().map(|r| order(&r)).collect::<Vec<_>>(),
             [(16, None), (1, Some(2))]
         );
-        assert_eq!(ledger.written(1, now), Written::Again);
-        assert!(matches!(ledger.written(2, now), Written::First(_)));
+        assert_eq!(ledger.written(1), Written::Again);
+        assert!(matches!(ledger.written(2), Written::First(_)));
         let sends = [16, 1, 2].map(|id| ledger.settle(id, now).unwrap().sends);
         assert_eq!(sends, [1, 2, 1]);
     }
@@ -279,10 +276,10 @@ mod tests {
     #[test]
     fn a_lost_session_settles_what_the_broker_had_received_and_publishes_it_no_more() {
         let (mut ledger, now) = (Ledger::default(), Instant::now());
-        messages().take(2).for_each(|message| ledger.hand(message));
+        messages().take(2).for_each(|message| ledger.hand(message, now));
         [1, 2]
             .into_iter()
-            .for_each(|id| assert!(matches!(ledger.written(id, now), Written::First(_))));
+            .for_each(|id| assert!(matches!(ledger.written(id), Written::First(_))));
         ledger.received(1);
         let settled: Vec<_> = ledger
             .restart(now)
@@ -348,7 +345,7 @@ mod tests {
                 Step::Hand => {
                     let message = handed.next().unwrap();
                     self.pipe.push_back((None, message.unit.order));
-                    self.ledger.hand(message);
+                    self.ledger.hand(message, now);
                 }
                 Step::Write => {
                     let Some((id, order)) = self.pipe.pop_front() else {
@@ -369,7 +366,7 @@ mod tests {
                     };
                     let id = id.unwrap_or(self.next_id);
                     self.in_flight.push((id, order));
-                    if let Written::First(_) = self.ledger.written(id, now) {
+                    if let Written::First(_) = self.ledger.written(id) {
                         self.first_writes.push(order);
                     }
                 }

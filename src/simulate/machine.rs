@@ -221,15 +221,16 @@ impl Desk {
     }
 
     fn publish(&mut self, message: Message) {
+        let now = Instant::now();
         self.sender.publish(&message);
-        self.ledger.hand(message);
+        self.ledger.hand(message, now);
     }
 
     async fn handle(&mut self, event: Event) {
         let now = Instant::now();
         match event {
             Event::Written(packet_id) => {
-                if let Written::First(kind) = self.ledger.written(packet_id, now) {
+                if let Written::First(kind) = self.ledger.written(packet_id) {
                     self.stats.published(kind);
                 }
             }
@@ -252,7 +253,7 @@ impl Desk {
         self.last_progress = Instant::now();
         self.stats.acknowledged(&settled);
         if let Some(log) = &self.log
-            && !log.acknowledged(&settled.message, settled.sends).await
+            && !log.acknowledged(&settled).await
         {
             // The run ends with the writer's error; publishing on would lose lines.
             self.stop();

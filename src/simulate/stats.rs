@@ -42,7 +42,7 @@ pub(super) struct Counts {
     pub(super) connections: u64,
 }
 
-/// From a message's first write to its acknowledgement.
+/// From when a message was first given to its connection to its acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Latency {
     pub p50: Duration,

@@ -279,6 +279,7 @@ mod tests {
         let receipts = acknowledged.iter().map(|(unit, sends)| Receipt {
             unit: *unit,
             sends: *sends,
+            latency: Duration::ZERO,
             cycle: 1,
         });
         audit.acknowledge(receipts.collect());
