@@ -88,6 +88,7 @@ impl Bridge {
         topics.sort_unstable();
         topics.dedup();
         let spool = Spool::open(&data_dir.join("spool"), gateway, config.spool.clone())?;
+        metrics::torn(spool.recovery().torn.as_ref().map_or(0, |torn| torn.bytes));
         let kafka = Arc::new(Progress::new(KAFKA, spool.cursor(KAFKA)?));
         let api = match config.api.url {
             Some(_) => Some(Arc::new(Progress::new(API, spool.cursor(API)?))),
@@ -104,7 +105,7 @@ impl Bridge {
             exchanges.clone(),
             api.is_some(),
         ));
-        let last_resort = LastResort::new(data_dir, gateway);
+        let last_resort = LastResort::new(data_dir, gateway, &config.spool);
         let gateway = gateway.to_owned();
         let shared = Shared {
             config,

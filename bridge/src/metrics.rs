@@ -12,6 +12,7 @@ const TRANSACTIONS_TOTAL: &str = "shopfloor_sink_transactions_total";
 const LAG: &str = "shopfloor_sink_lag_records";
 const IN_FLIGHT: &str = "shopfloor_sink_in_flight_bytes";
 const BATCH_SECONDS: &str = "shopfloor_sink_api_batch_seconds";
+const TORN_TOTAL: &str = "shopfloor_spool_torn_bytes_total";
 const LOST_TOTAL: &str = "shopfloor_spool_lost_records_total";
 
 /// Registers the HELP texts; call once the recorder stands.
@@ -47,6 +48,10 @@ pub fn describe() {
         "Bytes handed to a sink and not yet confirmed, by sink."
     );
     describe_histogram!(BATCH_SECONDS, "Time until the production API answered one batch.");
+    describe_counter!(
+        TORN_TOTAL,
+        "Bytes of an unfinished record that the start cut from the end of the spool."
+    );
     describe_counter!(
         LOST_TOTAL,
         "Records that could not be read from the spool, by sink."
@@ -88,6 +93,10 @@ pub(crate) fn in_flight(sink: &'static str, bytes: u64) {
 
 pub(crate) fn api_batch(seconds: f64) {
     histogram!(BATCH_SECONDS).record(seconds);
+}
+
+pub(crate) fn torn(bytes: u64) {
+    counter!(TORN_TOTAL).increment(bytes);
 }
 
 pub(crate) fn lost(sink: &'static str, records: u64) {

@@ -225,7 +225,7 @@ impl ApiSink {
             if append(&self.spool, entry.clone()).await.is_ok() {
                 return Ok(());
             }
-            match self.last_resort.keep(entry.clone()).await {
+            match self.last_resort.keep(entry.clone(), &self.progress).await {
                 Ok(()) => return Ok(()),
                 Err(error) => self
                     .progress

@@ -80,7 +80,7 @@ impl KafkaSink {
             reason,
             "a dead letter stays on disk, in the gateway's dead-letters directory"
         );
-        self.last_resort.keep(kept(stored, reason)).await
+        self.last_resort.keep(kept(stored, reason), &self.progress).await
     }
 }
 

@@ -109,7 +109,7 @@ pub use config::SpoolConfig;
 pub use cursor::Cursor;
 pub use error::{Cause, Done, Hold, ReadError, Refused, SpoolError};
 pub use reader::Reader;
-pub use recovery::Recovery;
+pub use recovery::{Recovery, Torn};
 pub use status::{CursorStatus, Status};
 
 use filesystem::{Filesystem, StdFilesystem};
@@ -180,6 +180,7 @@ impl Spool {
             _ => SpoolError::io("lock", dir, source),
         })?;
         let shared = Arc::new(Shared::recover(fs, dir, gateway_id, config)?);
+        shared.recovery.tell(dir);
         start(&shared, lock).map_err(|source| SpoolError::io("start the threads of", dir, source))?;
         Ok(Self {
             _closes: Arc::new(CloseOnDrop(shared.clone())),

@@ -9,6 +9,8 @@ use std::io::IoSlice;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use tracing::{error, warn};
+
 use super::catalog::{Catalog, SPARES_MAX, Segment, Spare, first_sequence_of, is_spare};
 use super::config::SpoolConfig;
 use super::error::{Cause, SpoolError};
@@ -26,12 +28,37 @@ pub struct Recovery {
     pub next_sequence: u64,
     /// Read to find out, headers included.
     pub read_bytes: u64,
-    /// Bytes of an unfinished record that were cut from the end; never acknowledged.
-    pub torn_bytes: u64,
+    /// A record that was cut off at the end, as a crash leaves it; never acknowledged.
+    pub torn: Option<Torn>,
     /// What is known to be lost without reading everything. A reader reports these, and any that it finds itself.
     pub damaged: Vec<(Range<u64>, Cause)>,
     /// Cursors whose file could not be read: they begin again at the oldest entry.
     pub damaged_cursors: Vec<String>,
+}
+
+/// An unfinished record, which is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Torn {
+    pub segment: PathBuf,
+    pub bytes: u64,
+}
+
+impl Recovery {
+    /// Says what an operator may have to know. `dir` is the spool's.
+    pub(super) fn tell(&self, dir: &Path) {
+        let dir = dir.display();
+        if let Some(Torn { segment, bytes }) = &self.torn {
+            let segment = segment.display();
+            warn!(%segment, bytes, "cut an unfinished record from the end of the spool; nobody was told that it was safe");
+        }
+        for (sequences, cause) in &self.damaged {
+            let (first, last) = (sequences.start, sequences.end.saturating_sub(1));
+            error!(%dir, first, last, %cause, "records of the spool are lost; each sink that has not passed them will report it");
+        }
+        for cursor in &self.damaged_cursors {
+            error!(%dir, cursor, "the file of a cursor is damaged; its sink begins again at the oldest record, and repeats records");
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -176,7 +203,10 @@ impl Reading<'_> {
             segment.sequences.end = tail.end_sequence;
             segment.proven_sequence = tail.proven_sequence;
             self.report.damaged.extend(tail.damaged);
-            self.report.torn_bytes += tail.torn_bytes;
+            self.report.torn = (tail.torn_bytes > 0).then(|| Torn {
+                segment: path.clone(),
+                bytes: tail.torn_bytes,
+            });
         }
         segment.sequences.end = segment.sequences.end.max(first_sequence);
         Ok(segment)

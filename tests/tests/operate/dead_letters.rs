@@ -1,6 +1,6 @@
 //! Dead letters from the refused message to the replay that changes nothing any more.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
@@ -347,6 +347,17 @@ fn a_record_that_kafka_refuses_waits_on_disk_and_is_replayed_to_kafka_alone() {
     assert!(still.contains("raise bridge.kafka.max_record_bytes"), "{still}");
     line.mend(|bridge| bridge.max_record_bytes = 1_000_000);
     line.dlq(&["replay", "disk/2"]).ended(0);
+    // Two operators on one machine: one after the other.
+    let lock = File::create(line.dir.path().join("data/dead-letters-settled.lock")).unwrap();
+    lock.lock().unwrap();
+    for command in ["drop", "replay"] {
+        let refused = line.dlq(&[command, "disk/3", "--source", "disk"]).ended(2);
+        assert!(
+            refused.stderr.contains("another `shopfloor dlq` command"),
+            "{refused:?}"
+        );
+    }
+    drop(lock);
     line.dlq(&["drop", "disk/3", "--source", "disk"]).ended(0);
     letters.pop();
     line.gateway.kill();

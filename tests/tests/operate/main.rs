@@ -4,3 +4,4 @@ mod dead_letters;
 mod gateway;
 mod open_files;
 mod spool;
+mod starts;

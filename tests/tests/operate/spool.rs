@@ -11,7 +11,7 @@ use shopfloor_tests::wait;
 
 use crate::gateway::{publish, start, unit};
 
-const WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
 fn sink<'a>(status: &'a Value, name: &str) -> &'a Value {
     let sinks = status["sinks"].as_array().unwrap();

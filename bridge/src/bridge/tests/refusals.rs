@@ -145,6 +145,26 @@ async fn what_even_the_dead_letter_topic_refuses_stays_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_spool_takes_its_dead_letters_take_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.spool.commit_max_bytes = 6 * 1024 * 1024;
+    let running = Running::start(config, dir.path());
+    // More than the default commit takes, and less than the embedded Kafka keeps.
+    let huge = format!(r#"{{"id":3,"name":"Steel","note":"{}"}}"#, "x".repeat(4_500_000));
+    let batch = vec![
+        publish("c", "material", huge),
+        publish("c", "material", r#"{"id":4,"name":"Iron"}"#),
+    ];
+    offer(&running.bridge, batch).await;
+    running.caught_up().await;
+    assert_eq!(running.read("material").await.len(), 1);
+    running.stop().await;
+    let kept = crate::spool::inspect::Inspection::open(&dir.path().join("dead-letters")).unwrap();
+    assert_eq!(kept.next_sequence(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_captured_topic_cannot_smuggle_an_unchecked_payload_to_the_client() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config();

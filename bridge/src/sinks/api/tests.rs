@@ -113,9 +113,9 @@ fn sink(dir: &Path, config: ApiSinkConfig) -> (Spool, Arc<Progress>, ApiSink) {
         min_free_disk_bytes: 0,
         ..SpoolConfig::default()
     };
-    let spool = Spool::open(&dir.join("spool"), "gw-1", limits).unwrap();
+    let spool = Spool::open(&dir.join("spool"), "gw-1", limits.clone()).unwrap();
     let progress = Arc::new(Progress::new("api", spool.cursor("api").unwrap()));
-    let last_resort = LastResort::new(dir, "gw-1");
+    let last_resort = LastResort::new(dir, "gw-1", &limits);
     let sink = ApiSink::new(
         spool.clone(),
         progress.clone(),

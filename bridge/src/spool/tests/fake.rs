@@ -162,6 +162,10 @@ impl FakeFilesystem {
         lock(&self.0).now_ms += ms;
     }
 
+    pub(super) fn go_back_ms(&self, ms: u64) {
+        lock(&self.0).now_ms -= ms;
+    }
+
     /// The process is gone; what it wrote is not.
     pub(super) fn kill(&self) {
         let mut world = lock(&self.0);

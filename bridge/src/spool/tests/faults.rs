@@ -7,7 +7,7 @@ use super::process::{DIR, Model, Process, read_all};
 use crate::spool::catalog::segment_name;
 use crate::spool::format::{Found, Progress, RecordHeader, SegmentHeader, record_at, resync};
 use crate::spool::writer::Outcome;
-use crate::spool::{Cause, Hold, ReadError, SpoolConfig, SpoolError, Stored};
+use crate::spool::{Cause, Hold, ReadError, SpoolConfig, SpoolError, Stored, Torn};
 
 type Sequences = std::ops::Range<u64>;
 
@@ -171,7 +171,11 @@ async fn a_torn_end_is_cut_and_its_sequences_are_given_to_the_next_entries() {
     disk.kill();
     drop(process);
     let mut process = Process::start(&disk, &config()).unwrap();
-    assert_eq!(process.shared.recovery.torn_bytes, header.record_bytes());
+    let torn = Torn {
+        segment: segment(1),
+        bytes: header.record_bytes(),
+    };
+    assert_eq!(process.shared.recovery.torn, Some(torn));
     assert_eq!(process.shared.recovery.damaged, vec![]);
     model.append(&process, &[100]).unwrap();
     process.write();
@@ -357,6 +361,29 @@ async fn too_little_free_disk_and_too_old_entries_hold_appends_back() {
     // The new entry is young, although the segment before it was old.
     model.append(&process, &[100]).unwrap();
     assert!(matches!(process.write(), Some(Outcome::Stored)));
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_holds_until_it_is_set_right_and_one_that_goes_back_holds_nothing() {
+    let disk = FakeFilesystem::new(1);
+    let config = SpoolConfig {
+        max_age_s: Some(80),
+        ..config()
+    };
+    let mut process = Process::start(&disk, &config).unwrap();
+    let _kafka = process.cursor("kafka").unwrap();
+    let mut model = Model::default();
+    model.append(&process, &[100]).unwrap();
+    assert!(matches!(process.write(), Some(Outcome::Stored)));
+    disk.pass_ms(100_000);
+    model.append(&process, &[100]).unwrap();
+    assert!(matches!(process.write(), Some(Outcome::Held(Hold::MaxAge))));
+    disk.go_back_ms(100_000);
+    assert!(matches!(process.write(), Some(Outcome::Stored)));
+    disk.go_back_ms(900_000);
+    model.append(&process, &[100]).unwrap();
+    assert!(matches!(process.write(), Some(Outcome::Stored)));
+    assert_eq!(model.take_answers(), 3);
 }
 
 #[tokio::test]

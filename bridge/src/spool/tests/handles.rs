@@ -483,7 +483,7 @@ async fn a_restart_after_a_crash_reads_a_page_of_each_segment_and_the_last_few_c
 
     let spool = open(crashed.path(), small());
     let recovery = spool.recovery();
-    assert_eq!((recovery.next_sequence, recovery.torn_bytes), (1001, 0));
+    assert_eq!((recovery.next_sequence, &recovery.torn), (1001, &None));
     let most = recovery.segments as u64 * 4096 + 3 * 4096;
     assert!(
         recovery.segments > 10 && recovery.read_bytes <= most,
