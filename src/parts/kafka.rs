@@ -23,6 +23,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// Any text of 22 characters of base64url; it keeps the logs of one cluster from being read by another.
 const CLUSTER_ID: &str = "c2hvcGZsb29yLWthZmthMQ";
 
+/// Everybody may do what no rule is about.
+const ACCESS_RULES: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+";
+
 /// How a node is to run.
 #[derive(Debug, Clone)]
 pub struct KafkaOptions {
@@ -33,8 +38,8 @@ pub struct KafkaOptions {
     pub port: Option<u16>,
     /// Loopback port that clients are told to come to, where something stands between them and the node.
     pub advertised_port: Option<u16>,
-    /// For tests: the JVM compiles less, which starts sooner and runs slower, and the directory is removed when the
-    /// server or this process ends.
+    /// For tests: the JVM compiles less, which starts sooner and runs slower; access rules can be set; the directory is
+    /// removed when the server or this process ends.
     pub temporary: bool,
 }
 
@@ -237,8 +242,11 @@ fn java_args(options: &KafkaOptions) -> Vec<OsString> {
 
 fn write_properties(options: &KafkaOptions, data: &Path, ports: Ports) -> Result<PathBuf, PartError> {
     let path = options.dir.join("server.properties");
-    fs::write(&path, properties(data, ports, options.advertised_port(ports)))
-        .doing(|| format!("write {}", path.display()))?;
+    let mut properties = properties(data, ports, options.advertised_port(ports));
+    if options.temporary {
+        properties.push_str(ACCESS_RULES);
+    }
+    fs::write(&path, properties).doing(|| format!("write {}", path.display()))?;
     Ok(path)
 }
 

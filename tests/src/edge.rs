@@ -11,7 +11,7 @@ use shopfloor_bridge::config::KafkaConfig;
 use shopfloor_bridge::kafka::{Cluster, ReadRecord};
 
 use crate::server::Server;
-use crate::{http, wait};
+use crate::wait;
 
 /// Where its messages go. Each record says in its headers which sequence it had in the spool.
 pub const TOPIC: &str = "events";
@@ -100,14 +100,19 @@ listen = "{admin}"
 impl EdgeServer {
     /// Publishes payloads at QoS 1, in turn from each of some machines, and returns when all are acknowledged.
     pub fn publish(&self, topic: &str, payloads: impl IntoIterator<Item = String>) {
-        let payloads: Vec<String> = payloads.into_iter().collect();
+        self.publish_each(payloads.into_iter().map(|payload| (topic, payload)));
+    }
+
+    /// The same with a topic for each.
+    pub fn publish_each<'a>(&self, messages: impl IntoIterator<Item = (&'a str, String)>) {
+        let messages: Vec<_> = messages.into_iter().collect();
         let mut options = MqttOptions::new("machines", self.mqtt.ip().to_string(), self.mqtt.port());
         options.set_max_packet_size(1 << 20, 1 << 20).set_inflight(500);
         let (client, mut connection) = Client::new(options, 100);
-        let mut unacknowledged = payloads.len();
+        let mut unacknowledged = messages.len();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for (n, payload) in payloads.into_iter().enumerate() {
+                for (n, (topic, payload)) in messages.into_iter().enumerate() {
                     let to = format!("machines/{}/{topic}", n % MACHINES);
                     client
                         .publish(to, QoS::AtLeastOnce, false, payload)
@@ -123,14 +128,9 @@ impl EdgeServer {
         });
     }
 
-    /// A metric of the running process; `None` while it is not set.
+    /// As [`Server::metric`].
     pub fn metric(&self, name_and_labels: &str) -> Option<f64> {
-        let answer = http::get(self.server.admin(), "/metrics").ok()?;
-        let line = answer
-            .body
-            .lines()
-            .find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '))?;
-        line.trim().parse().ok()
+        self.server.metric(name_and_labels)
     }
 
     /// Transactions that the running process has committed.

@@ -95,6 +95,16 @@ impl Server {
         self.admin
     }
 
+    /// A metric of the running process; `None` while it is not set.
+    pub fn metric(&self, name_and_labels: &str) -> Option<f64> {
+        let answer = http::get(self.admin, "/metrics").ok()?;
+        let line = answer
+            .body
+            .lines()
+            .find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '))?;
+        line.trim().parse().ok()
+    }
+
     /// What this server holds on disk.
     pub fn dir(&self) -> &Path {
         &self.dir
