@@ -16,6 +16,10 @@ use crate::stamp::{MAX_STAMP_BYTES, stamp};
 /// Most topic names kept; captures in topic names could make any number.
 const MAX_TOPICS: usize = 1_000;
 
+/// A buffer that was read lives as long as any record of it. Where less than this part of a read is for Kafka, its records
+/// are copied: with Kafka away, a read after the other would be kept for the sake of a few.
+const SPARSE_PART: usize = 4;
+
 /// What comes back with a record's confirmation.
 #[derive(Debug)]
 pub(super) struct Origin {
@@ -82,21 +86,31 @@ impl Drafts {
 
     /// A draft for each record. The stamped values share one allocation.
     pub(super) fn batch(&mut self, batch: Vec<Stored>) -> Vec<Draft> {
-        let stamped_bytes = batch
-            .iter()
-            .map(|stored| stored.payload.len() + MAX_STAMP_BYTES)
-            .sum();
-        let mut arena = Vec::with_capacity(stamped_bytes);
+        let read_bytes: usize = batch.iter().map(bytes_of).sum();
+        let mut arena = Vec::with_capacity(read_bytes + batch.len() * MAX_STAMP_BYTES);
         let drafts: Vec<(Draft, Option<Range<usize>>)> = batch
             .into_iter()
             .map(|stored| self.draft(stored, &mut arena))
             .collect();
+        let sent = drafts.iter().filter_map(|(draft, _)| match draft {
+            Draft::Send(record) => Some(bytes_of(&record.origin.stored)),
+            Draft::Skip { .. } | Draft::Unreadable { .. } => None,
+        });
+        let is_sparse = sent.sum::<usize>() < read_bytes / SPARSE_PART;
+        if is_sparse {
+            arena.shrink_to_fit();
+        }
         let arena = Bytes::from(arena);
         drafts
             .into_iter()
             .map(|(mut draft, stamped)| {
-                if let (Draft::Send(record), Some(range)) = (&mut draft, stamped) {
-                    record.value = arena.slice(range);
+                if let Draft::Send(record) = &mut draft {
+                    if is_sparse {
+                        detach(record);
+                    }
+                    if let Some(range) = stamped {
+                        record.value = arena.slice(range);
+                    }
                 }
                 draft
             })
@@ -196,5 +210,95 @@ impl Drafts {
                 alone: false,
             },
         })
+    }
+}
+
+fn bytes_of(stored: &Stored) -> usize {
+    stored.meta.len() + stored.payload.len()
+}
+
+/// Lets go of the buffer that it was read into.
+fn detach(record: &mut Record) {
+    let stored = &mut record.origin.stored;
+    stored.meta = Bytes::copy_from_slice(&stored.meta);
+    stored.payload = Bytes::copy_from_slice(&stored.payload);
+    record.key = Bytes::copy_from_slice(&record.key);
+    record.value = stored.payload.clone();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::Schema;
+    use crate::stamp::Stamp;
+
+    /// Records as they lie in one buffer.
+    fn read(destinations: &[Destination]) -> (Bytes, Vec<Stored>) {
+        let mut bytes = Vec::new();
+        let mut ends = Vec::new();
+        for destination in destinations {
+            Envelope {
+                record_id: [7; 16],
+                received_ms: 1_702_166_400_000,
+                destination: *destination,
+                schema: Schema::Raw,
+                stamp: Stamp::default(),
+                headers: false,
+                topic: "events",
+                key: "7",
+                machine: "7",
+                mqtt_topic: "t",
+                client_id: "c",
+                traceparent: "",
+                reason: "",
+                exchange: None,
+            }
+            .encode(&mut bytes);
+            let meta_end = bytes.len();
+            bytes.extend_from_slice(b"payload");
+            ends.push((meta_end, bytes.len()));
+        }
+        let buffer = Bytes::from(bytes);
+        let mut begin = 0;
+        let records = (1..).zip(ends).map(|(sequence, (meta_end, end))| {
+            let stored = Stored {
+                sequence,
+                meta: buffer.slice(begin..meta_end),
+                payload: buffer.slice(meta_end..end),
+            };
+            begin = end;
+            stored
+        });
+        let records = records.collect();
+        (buffer, records)
+    }
+
+    fn sent(destinations: &[Destination]) -> (Bytes, Vec<Record>) {
+        let config = KafkaConfig::default();
+        let mut drafts = Drafts::new("gw-1".into(), &config, &["events".into()]);
+        let (buffer, records) = read(destinations);
+        let sent = drafts.batch(records).into_iter().filter_map(|draft| match draft {
+            Draft::Send(record) => Some(record),
+            Draft::Skip { .. } | Draft::Unreadable { .. } => None,
+        });
+        (buffer, sent.collect())
+    }
+
+    #[test]
+    fn a_few_records_of_a_read_do_not_keep_its_buffer_and_many_are_not_copied() {
+        let mut few = vec![Destination::Api; 99];
+        few.push(Destination::KafkaAndApi);
+        let (buffer, records) = sent(&few);
+        assert_eq!(records.len(), 1);
+        assert!(buffer.is_unique(), "one record of a hundred keeps them all");
+        assert_eq!(
+            (&records[0].key[..], &records[0].value[..]),
+            (&b"7"[..], &b"payload"[..])
+        );
+        assert_eq!(records[0].origin.stored.sequence, 100);
+
+        let (buffer, records) = sent(&[Destination::Kafka; 100]);
+        let own = buffer.as_ptr_range();
+        assert!(records.iter().all(|record| own.contains(&record.value.as_ptr())));
     }
 }
