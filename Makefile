@@ -9,7 +9,7 @@ FUZZ_SECONDS = $(or $(SECONDS),60)
 FUZZ := RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz/libfuzzer --sanitizer none
 DATA_DIR = $(if $(findstring --dir,$(ARGS)),,--dir "$$(scripts/data-dir.sh)")
 
-.PHONY: help run up test conformance fuzz chaos connections bench audit fmt lint compose-check kafka clean
+.PHONY: help run up test conformance fuzz chaos outage connections bench audit fmt lint compose-check kafka clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,12 @@ chaos: ## faults under load, then an account of every acknowledged message; CYCL
 	cargo build --locked --release -p shopfloor -p shopfloor-chaos --bins
 	@exec $(TARGET)/release/shopfloor-chaos $(if $(CYCLES),--cycles $(CYCLES)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(DELIVERY),--delivery $(DELIVERY)) $(if $(FAULTS),--faults $(FAULTS))
+
+outage: ## Kafka stopped for MINUTES=5 under RATE=3000 messages/s: acknowledgements, memory, backlog; DELIVERY
+	@scripts/setup.sh test
+	cargo build --locked --release -p shopfloor -p shopfloor-chaos --bins
+	@exec $(TARGET)/release/shopfloor-outage $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE)) \
+		$(if $(DELIVERY),--delivery $(DELIVERY))
 
 connections: ## memory of idle connections, and storms of connections beside steady publishers; CONNECTIONS=10000
 	cargo build --locked --release -p shopfloor -p shopfloor-benches --bins

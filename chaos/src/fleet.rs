@@ -54,10 +54,15 @@ const KINDS: [Kind; 3] = [
 /// Copies that a fleet's device may have caused by itself. With QoS 2 that is one, however often it sent; with QoS 1
 /// each send may become one, as MQTT permits.
 pub fn permitted_copies(fleet: u8, sends: u32) -> u32 {
-    match KINDS.get(usize::from(fleet)) {
-        Some(kind) if kind.qos == 1 => sends,
-        _ => 1,
+    match is_acknowledged_by_puback(fleet) {
+        true => sends,
+        false => 1,
     }
+}
+
+/// Whether its devices publish at QoS 1.
+pub fn is_acknowledged_by_puback(fleet: u8) -> bool {
+    KINDS.get(usize::from(fleet)).is_some_and(|kind| kind.qos == 1)
 }
 
 /// All fleets, running.

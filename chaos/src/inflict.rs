@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rand::Rng;
 use rand::rngs::StdRng;
 use shopfloor_tests::http;
+use shopfloor_tests::proxy::Network;
 use shopfloor_tests::server::Server;
 
 use crate::clock;
@@ -119,14 +120,14 @@ fn stop(part: Part, rig: &mut Rig, rng: &mut StdRng) {
 }
 
 fn hang(wire: Wire, rig: &Rig, rng: &mut StdRng) {
-    let link = rig.wires.get(wire);
-    link.hang();
+    let wire = rig.wires.get(wire);
+    wire.set(Network::Silent);
     sleep(OUTLAST);
     // What hung goes on where it stopped, late; or it never does, and nobody is told.
     if rng.random() {
-        link.release();
+        wire.set(Network::Passes);
     } else {
-        link.abandon();
+        wire.abandon();
     }
 }
 
@@ -205,13 +206,16 @@ fn clock_step(rig: &Rig, rng: &mut StdRng) -> Result<()> {
 }
 
 fn hold_sinks(rig: &Rig) {
-    rig.wires.get(Wire::Kafka).hang();
-    rig.wires.get(Wire::Api).hang();
+    to_sinks(rig, Network::Silent);
 }
 
 fn release_sinks(rig: &Rig) {
-    rig.wires.get(Wire::Kafka).release();
-    rig.wires.get(Wire::Api).release();
+    to_sinks(rig, Network::Passes);
+}
+
+fn to_sinks(rig: &Rig, network: Network) {
+    rig.wires.get(Wire::Kafka).set(network);
+    rig.wires.get(Wire::Api).set(network);
 }
 
 fn disk(rig: &Rig) -> &Disk {

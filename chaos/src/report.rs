@@ -58,7 +58,7 @@ impl Report {
 }
 
 impl Totals {
-    fn of<'a>(findings: impl Iterator<Item = &'a Finding>) -> Self {
+    pub(crate) fn of<'a>(findings: impl Iterator<Item = &'a Finding>) -> Self {
         let mut totals = Self::default();
         let (mut missing, mut damaged) = (BTreeSet::new(), BTreeSet::new());
         for finding in findings {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use shopfloor::parts::{Backend, Haproxy, HaproxyOptions, Kafka, PartError, Postgres, process};
 use shopfloor_tests::api::Api;
 use shopfloor_tests::gateway::Gateway;
+use shopfloor_tests::proxy::Proxy;
 use shopfloor_tests::server::Server;
 use shopfloor_tests::{kafka, postgres, repository, stack};
 use tokio::runtime::Handle;
@@ -18,7 +19,6 @@ use tokio::runtime::Handle;
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::fault::{Fault, Wire};
-use crate::link::Link;
 
 /// Longest wait for an answer on the way; HAProxy's limits alone are above it, as they are above its servers'.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,6 +31,25 @@ const SEGMENT_BYTES: u64 = 1024 * 1024;
 
 const DATABASE: &str = "factory";
 const TOKEN: &str = "a token of the chaos suite";
+
+/// What a rig is for.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// Those that it must be able to suffer.
+    pub faults: &'a [Fault],
+    /// The gateway's `bridge.kafka.delivery`; its default where none is given.
+    pub delivery: Option<&'a str>,
+    pub limits: Limits,
+}
+
+/// Of the gateway's spool, and how long the parts wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limits {
+    /// So small that every fault reaches them.
+    Small,
+    /// The defaults.
+    Default,
+}
 
 /// The running whole. Fields drop in the order in which they stand: clients of a part before the part.
 #[derive(Debug)]
@@ -51,14 +70,14 @@ pub struct Rig {
 /// The wires between the parts.
 #[derive(Debug)]
 pub struct Wires {
-    devices: Link,
-    kafka: Link,
-    api: Link,
-    postgres: Link,
+    devices: Proxy,
+    kafka: Proxy,
+    api: Proxy,
+    postgres: Proxy,
 }
 
 impl Wires {
-    pub fn get(&self, wire: Wire) -> &Link {
+    pub fn get(&self, wire: Wire) -> &Proxy {
         match wire {
             Wire::Devices => &self.devices,
             Wire::Kafka => &self.kafka,
@@ -69,9 +88,10 @@ impl Wires {
 }
 
 impl Rig {
-    /// Starts everything that `faults` need and loads the reference data. `delivery` is the gateway's
-    /// `bridge.kafka.delivery`. `None` where real Kafka cannot be had and need not be.
-    pub fn start(runtime: &Handle, faults: &[Fault], delivery: Option<&str>) -> Option<Self> {
+    /// Starts everything that the faults need and loads the reference data. `None` where real Kafka cannot be had and
+    /// need not be.
+    pub fn start(runtime: &Handle, options: &Options<'_>) -> Option<Self> {
+        let faults = options.faults;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let wanted = |which: &[Fault]| faults.iter().any(|fault| which.contains(fault));
         let disk = wanted(&[Fault::DiskFull, Fault::ReadOnly])
@@ -79,7 +99,7 @@ impl Rig {
         let clock =
             wanted(&[Fault::ClockStep]).then(|| Clock::new(dir.path()).expect("a clock that can be set"));
         let clocked = clock.as_ref().map(Clock::environment).unwrap_or_default();
-        let open = |to: SocketAddr| Link::open(runtime, to).expect("a port for a wire");
+        let open = |to: SocketAddr| runtime.block_on(Proxy::start(to));
         // Clients are told the wire's port, so the wire must know the node's before it runs.
         let at_kafka = SocketAddr::from((Ipv4Addr::LOCALHOST, ok(process::free_port())));
         let to_kafka = open(at_kafka);
@@ -116,6 +136,10 @@ impl Rig {
             &postgres.port().to_string(),
             &wires.postgres.address().port().to_string(),
         );
+        let for_apis = match options.limits {
+            Limits::Small => small_api(),
+            Limits::Default => Vec::new(),
+        };
         let mut apis = [1, 2].map(|number| {
             Api {
                 dir: &dir.path().join(format!("api-{number}")),
@@ -123,7 +147,7 @@ impl Rig {
                 database_url: &database_url,
                 bootstrap: &kafka.bootstrap(),
                 token: TOKEN,
-                env: &[api_settings(), clocked.clone()].concat(),
+                env: &[for_apis.clone(), clocked.clone()].concat(),
             }
             .spawn()
         });
@@ -134,7 +158,7 @@ impl Rig {
             bootstrap: &kafka.bootstrap(),
             api: wires.api.address(),
             token: TOKEN,
-            env: &[gateway_settings(delivery), clocked].concat(),
+            env: &[gateway_settings(options), clocked].concat(),
         }
         .spawn();
         for server in apis.iter_mut().chain([&mut gateway]) {
@@ -192,9 +216,20 @@ fn data_dir(dir: &Path) -> PathBuf {
     dir.join("gateway/data")
 }
 
-fn gateway_settings(delivery: Option<&str>) -> Vec<(String, String)> {
+fn gateway_settings(options: &Options<'_>) -> Vec<(String, String)> {
+    let mut settings = match options.limits {
+        Limits::Small => small_gateway(),
+        Limits::Default => Vec::new(),
+    };
+    if let Some(delivery) = options.delivery {
+        settings.extend(self::settings(&[("BRIDGE__KAFKA__DELIVERY", &delivery)]));
+    }
+    settings
+}
+
+fn small_gateway() -> Vec<(String, String)> {
     let timeout_ms = TIMEOUT.as_millis();
-    let mut settings = settings(&[
+    settings(&[
         ("MQTT__CONNECT_TIMEOUT_MS", &timeout_ms),
         ("MQTT__WRITE_TIMEOUT_MS", &timeout_ms),
         ("MQTT__MAX_KEEP_ALIVE_S", &KEEP_ALIVE.as_secs()),
@@ -211,14 +246,10 @@ fn gateway_settings(delivery: Option<&str>) -> Vec<(String, String)> {
         ),
         ("BRIDGE__API__TIMEOUT_MS", &timeout_ms),
         ("BRIDGE__API__MAX_BACKOFF_MS", &1000),
-    ]);
-    if let Some(delivery) = delivery {
-        settings.extend(self::settings(&[("BRIDGE__KAFKA__DELIVERY", &delivery)]));
-    }
-    settings
+    ])
 }
 
-fn api_settings() -> Vec<(String, String)> {
+fn small_api() -> Vec<(String, String)> {
     let timeout_ms = TIMEOUT.as_millis();
     settings(&[
         ("API__REQUEST_TIMEOUT_MS", &timeout_ms),

@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::fleet::Fleets;
 use crate::inflict::inflict;
 use crate::report::{Cycle, NotRun, Report};
-use crate::rig::Rig;
+use crate::rig::{self, Limits, Rig};
 use crate::schedule::Schedule;
 
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ const CALM_MS: std::ops::Range<u64> = 200..800;
 /// Findings of one audit that are shown one by one.
 const SHOWN_MAX: usize = 10;
 
-const EXACTLY_ONCE: &str = "exactly-once";
+pub(crate) const EXACTLY_ONCE: &str = "exactly-once";
 
 /// What a run does.
 #[derive(Debug, Clone)]
@@ -47,7 +47,15 @@ pub fn run(options: &Options) -> Result<Option<Report>> {
         .enable_all()
         .build()?;
     let (faults, not_run) = possible(&options.faults)?;
-    let Some(rig) = Rig::start(runtime.handle(), &faults, options.delivery.as_deref()) else {
+    let rig = Rig::start(
+        runtime.handle(),
+        &rig::Options {
+            faults: &faults,
+            delivery: options.delivery.as_deref(),
+            limits: Limits::Small,
+        },
+    );
+    let Some(rig) = rig else {
         return Ok(None);
     };
     let devices = rig.wires.get(crate::fault::Wire::Devices).address();
