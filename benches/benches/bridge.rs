@@ -4,103 +4,21 @@
 // A measurement that cannot go on ends.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
-use std::collections::VecDeque;
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use shopfloor_benches::load::{BATCH, batch, offer_all, unit};
 use shopfloor_bridge::contract::{Schema, check};
 use shopfloor_bridge::routes::RouteTable;
 use shopfloor_bridge::routes::rule::default_routes;
 use shopfloor_bridge::stamp::{Stamp, stamp};
 use shopfloor_bridge::{Bridge, BridgeConfig};
-use shopfloor_broker::tap::{Batch, Published, Publisher, Receipt, Refused, Tap, Topic};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-const MACHINES: usize = 50;
-/// Messages of one offer, as a busy connection's read makes them.
-const BATCH: usize = 250;
-/// Offers that wait for the disk at a time, as many connections make them.
-const OPEN_OFFERS: usize = 16;
 /// What fits the embedded cluster's memory with room to spare.
 const EMBEDDED_MESSAGES: usize = 50_000;
-
-fn unit(machine: usize, order: usize) -> String {
-    format!(
-        r#"{{"timeOfProduction":"2023-12-10T00:00:00.000Z","order":{order},"var5":false,"machineId":{machine},"partId":4}}"#
-    )
-}
-
-fn batch(number: usize) -> Vec<Published> {
-    let machine = number % MACHINES + 1;
-    let publisher = Arc::new(Publisher {
-        client_id: format!("machine-{machine}"),
-        user: None,
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        v5: false,
-    });
-    // One read buffer, sliced, as the front does it.
-    let mut texts = Vec::new();
-    let ends: Vec<usize> = (0..BATCH)
-        .map(|order| {
-            texts.extend_from_slice(unit(machine, order).as_bytes());
-            texts.len()
-        })
-        .collect();
-    let buffer = Bytes::from(texts);
-    let mut begin = 0;
-    ends.into_iter()
-        .map(|end| {
-            let payload = buffer.slice(begin..end);
-            begin = end;
-            Published {
-                topic: Topic::from("supply-chain"),
-                payload,
-                qos: 1,
-                retain: false,
-                properties: None,
-                publisher: publisher.clone(),
-                received_ms: 1_702_166_400_000,
-                exchange: None,
-            }
-        })
-        .collect()
-}
-
-async fn offer(bridge: &Bridge, messages: Vec<Published>) -> Receipt {
-    let mut batch = Batch::from(messages);
-    loop {
-        match bridge.tap().offer(batch) {
-            Ok(receipt) => return receipt,
-            Err(Refused::Busy(back)) => {
-                batch = back;
-                bridge.tap().room().await;
-            }
-            Err(Refused::Closed(_)) => panic!("the spool is closed"),
-        }
-    }
-}
-
-/// Offers that many batches, a few at a time, and waits until all are on disk.
-async fn offer_all(bridge: &Bridge, batches: Vec<Vec<Published>>) {
-    let mut open = VecDeque::new();
-    for batch in batches {
-        if open.len() == OPEN_OFFERS
-            && let Some(oldest) = open.pop_front()
-        {
-            let oldest: Receipt = oldest;
-            oldest.await.expect("stored");
-        }
-        open.push_back(offer(bridge, batch).await);
-    }
-    for receipt in open {
-        receipt.await.expect("stored");
-    }
-}
 
 fn steps(criterion: &mut Criterion) {
     let payload = unit(17, 12_345);
