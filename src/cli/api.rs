@@ -21,16 +21,16 @@ pub(crate) struct Args {
     #[arg(long)]
     database_url: Option<String>,
     /// Address of the HTTP API.
-    #[arg(long)]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Kafka's host:port, comma-separated; without it records wait in the outbox.
     #[arg(long, value_name = "BOOTSTRAP")]
     kafka: Option<String>,
     /// Requests a minute and client, or off.
-    #[arg(long, value_name = "N|off")]
+    #[arg(long, value_name = "N|off", allow_negative_numbers = true)]
     rate_limit: Option<RateLimit>,
     /// Address of /live, /ready and /metrics.
-    #[arg(long)]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
 }
 
@@ -50,8 +50,16 @@ impl FromStr for RateLimit {
         let requests = text.parse().ok().filter(|requests| *requests > 0);
         requests
             .map(Self::Requests)
-            .ok_or_else(|| format!("{text:?} is neither a number from 1 nor off"))
+            .ok_or_else(|| "it is neither a whole number from 1 nor off; write for example 50".into())
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "it is no IP address with a port; write for example 127.0.0.1:3002, or 0.0.0.0:3002 for all of this machine's \
+         addresses"
+            .into()
+    })
 }
 
 impl Args {

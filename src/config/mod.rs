@@ -7,6 +7,7 @@
 mod example;
 pub mod load;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -118,9 +119,23 @@ impl Config {
         // The API's outbox uses the same Kafka.
         self.bridge.problems("bridge", &mut out);
         self.admin.problems("admin", &mut out);
+        if (written || role == Role::Api) && is_same(self.admin.listen, self.api.listener.listen) {
+            out.push(Problem::new(
+                "admin.listen",
+                format!("{} is where api.listener.listen is already", self.admin.listen),
+                "give one of the two another port",
+            ));
+        }
         self.log.problems("log", &mut out);
         out
     }
+}
+
+/// Whether one process cannot listen on both.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let overlap = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    // Port 0 is any free one.
+    one.port() == other.port() && one.port() != 0 && overlap
 }
 
 impl Source {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use shopfloor_api::{Api, Store};
 use shopfloor_bridge::kafka::Cluster;
-use shopfloor_runtime::accept::{Listener, ListenerConfig};
+use shopfloor_runtime::accept::Listener;
 use shopfloor_runtime::admin::{Admin, Check};
 use shopfloor_runtime::shutdown;
 use shopfloor_runtime::telemetry::PrometheusHandle;
@@ -30,31 +30,40 @@ pub struct ApiNode {
 }
 
 impl ApiNode {
-    /// Migrates the database and serves. Without `kafka`, records wait in the outbox.
+    /// Takes its addresses, migrates the database and serves. Without `kafka`, records wait in the outbox.
     pub async fn start(
         config: &Config,
         kafka: Option<&Cluster>,
         metrics: Option<PrometheusHandle>,
     ) -> Result<Self> {
         let store = Store::new(&config.api.database).context("cannot use the database")?;
-        store.migrate().await.with_context(|| {
-            format!(
-                "cannot use the database {}: start Postgres and make that database, or name another with \
-                 --database-url or api.database.url",
-                store.address()
-            )
-        })?;
-        let publisher = records::publisher(kafka).context("cannot make a Kafka producer")?;
-        let api = Api::new(config.api.clone(), store, publisher);
+        // Before anything else: a process that cannot serve leaves the database as it is.
         let listener = Listener::bind("api", config.api.listener.clone()).await?;
         let address = listener.local_addr()?;
+        let admin = match metrics {
+            Some(metrics) => Some((Listener::bind("admin", config.admin.clone()).await?, metrics)),
+            None => None,
+        };
+        let publisher = records::publisher(kafka).context("cannot make a Kafka producer")?;
+        let api = Api::new(config.api.clone(), store.clone(), publisher);
         let (stop, admin_stop, tasks) = (
             CancellationToken::new(),
             CancellationToken::new(),
             TaskTracker::new(),
         );
-        if let Some(metrics) = metrics {
-            serve_admin(&config.admin, metrics, &api, admin_stop.clone()).await?;
+        // Before the migrations, which may take long: it lives, and is not ready.
+        if let Some((listener, metrics)) = admin {
+            serve_admin(listener, metrics, &api, admin_stop.clone());
+        }
+        if let Err(error) = store.migrate().await {
+            admin_stop.cancel();
+            return Err(error).with_context(|| {
+                format!(
+                    "cannot use the database {}: start Postgres and make that database, or name another with \
+                     --database-url or api.database.url",
+                    store.address()
+                )
+            });
         }
         if kafka.is_some() {
             api.start_background(&stop, &tasks);
@@ -78,12 +87,7 @@ impl ApiNode {
     }
 }
 
-async fn serve_admin(
-    config: &ListenerConfig,
-    metrics: PrometheusHandle,
-    api: &Api,
-    stop: CancellationToken,
-) -> Result<()> {
+fn serve_admin(listener: Listener, metrics: PrometheusHandle, api: &Api, stop: CancellationToken) {
     let store = api.store().clone();
     let postgres: Check = Arc::new(move || {
         let store = store.clone();
@@ -95,7 +99,5 @@ async fn serve_admin(
         checks.push(("identity", keys));
     }
     let admin = Admin::new(metrics, checks);
-    let listener = Listener::bind("admin", config.clone()).await?;
     tokio::spawn(admin.serve(listener, stop, TaskTracker::new()));
-    Ok(())
 }

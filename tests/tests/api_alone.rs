@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use shopfloor::parts::process::free_port;
+use shopfloor_tests::operator;
 use shopfloor_tests::server::Server;
 use shopfloor_tests::{http, postgres};
 
@@ -104,4 +105,80 @@ fn probes_and_metrics_are_on_the_admin_address_alone_and_ready_means_the_migrati
         behind.body
     );
     server.stop();
+}
+
+#[test]
+fn an_argument_that_cannot_be_used_is_named_with_the_remedy() {
+    let good = "postgres://shopfloor@127.0.0.1:1/factory";
+    for (args, named, remedy) in [
+        (["--listen", "localhost"], "--listen", "127.0.0.1:3002"),
+        (["--listen", "foo"], "--listen", "127.0.0.1:3002"),
+        (["--admin", "127.0.0.1"], "--admin", "127.0.0.1:3002"),
+        (
+            ["--admin", "127.0.0.1:3002"],
+            "api.listener.listen",
+            "another port",
+        ),
+        (["--rate-limit", "-3"], "--rate-limit", "whole number from 1"),
+        (["--rate-limit", "many"], "--rate-limit", "whole number from 1"),
+        (
+            ["--rate-limit", "99999999"],
+            "api.rate_limit.requests",
+            "use a value from",
+        ),
+        (
+            ["--database-url", "postgres://h/d?sslmode=strict"],
+            "api.database.url",
+            "leave sslmode out",
+        ),
+        (
+            ["--database-url", "postgres://h/d?sslmode=require"],
+            "api.database.url",
+            "leave sslmode out",
+        ),
+        (
+            ["--database-url", "factory"],
+            "api.database.url",
+            "postgres://user:password@host",
+        ),
+    ] {
+        let mut all = vec!["api"];
+        if args[0] != "--database-url" {
+            all.extend(["--database-url", good]);
+        }
+        all.extend(args);
+        let ran = operator::shopfloor(&all);
+        assert_ne!(ran.code, 0, "{args:?}");
+        assert!(
+            ran.stderr.contains(named) && ran.stderr.contains(remedy),
+            "{args:?}: {}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_and_leaves_the_database_as_it_was() {
+    let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (taken_at, free) = (
+        taken.local_addr().unwrap().to_string(),
+        free_address().to_string(),
+    );
+    let url = postgres::database("untouched");
+    for (listen, admin) in [(&taken_at, &free), (&free, &taken_at)] {
+        let args = [
+            "api",
+            "--database-url",
+            &url,
+            "--listen",
+            listen,
+            "--admin",
+            admin,
+        ];
+        let ran = operator::shopfloor(&args).ended(1);
+        assert!(ran.stderr.contains(&taken_at), "{}", ran.stderr);
+    }
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+    let name = url.rsplit('/').next().unwrap();
+    assert_eq!(postgres::shared().psql(name, tables).unwrap().trim(), "0");
 }

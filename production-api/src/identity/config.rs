@@ -73,7 +73,22 @@ impl IdentityConfig {
 
     pub(crate) fn problems(&self, at: &str, out: &mut Vec<Problem>) {
         match self.tokens() {
-            Some(tokens) => tokens.problems(at, out),
+            Some(tokens) => {
+                let before = out.len();
+                tokens.problems(at, out);
+                if self.jwks.is_none() && !is_address(&tokens.issuer) {
+                    // The address of the keys was made of it, and is none of the operator's settings.
+                    let of_keys = format!("{at}.jwks");
+                    let mut others = out.split_off(before);
+                    others.retain(|problem| problem.path != of_keys);
+                    out.push(Problem::new(
+                        format!("{at}.issuer"),
+                        "is no http or https address, at which the provider's keys would be found",
+                        format!("write the iss of its tokens, for example https://host/realms/NAME, or set {at}.jwks too"),
+                    ));
+                    out.append(&mut others);
+                }
+            }
             None => {
                 for (key, given) in [("jwks", self.jwks.is_some()), ("jwks_ca", self.jwks_ca.is_some())] {
                     if given {
@@ -103,6 +118,15 @@ impl IdentityConfig {
             ));
         }
     }
+}
+
+fn is_address(issuer: &Option<String>) -> bool {
+    let address = issuer
+        .as_ref()
+        .and_then(|issuer| issuer.parse::<http::Uri>().ok());
+    address.is_some_and(|address| {
+        matches!(address.scheme_str(), Some("http" | "https")) && address.host().is_some()
+    })
 }
 
 #[cfg(test)]
@@ -151,7 +175,7 @@ mod tests {
         assert_eq!(
             problems(&config),
             [
-                "api.identity.jwks",
+                "api.identity.issuer",
                 "api.identity.audience",
                 "api.identity.role_claims"
             ]

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use shopfloor_runtime::check_ranges;
 use shopfloor_runtime::problem::Problem;
+use tokio_postgres::config::SslMode;
 
 /// The Postgres database and the pool of connections to it.
 #[derive(Clone, Deserialize)]
@@ -49,12 +50,8 @@ impl Default for DatabaseConfig {
 impl DatabaseConfig {
     /// Appends every problem of the values; `at` is the path of this section.
     pub fn problems(&self, at: &str, out: &mut Vec<Problem>) {
-        if let Err(error) = check_url(&self.url) {
-            out.push(Problem::new(
-                format!("{at}.url"),
-                error,
-                "write postgres://user:password@host:port/database",
-            ));
+        if let Err((problem, remedy)) = check_url(&self.url) {
+            out.push(Problem::new(format!("{at}.url"), problem, remedy));
         }
         check_ranges!(self, at, out, {
             max_connections: 1..=1_000,
@@ -65,11 +62,63 @@ impl DatabaseConfig {
     }
 }
 
-/// Says why `url` is no Postgres address.
-fn check_url(url: &str) -> Result<(), String> {
+/// Says why `url` cannot be used, and what to do. Nothing of the url is shown: it may hold a password.
+fn check_url(url: &str) -> Result<(), (String, &'static str)> {
+    const FORM: &str = "write postgres://user:password@host:port/database";
     match url.parse::<tokio_postgres::Config>() {
-        Ok(config) if config.get_hosts().is_empty() => Err("names no host".into()),
+        Ok(config) if config.get_hosts().is_empty() => Err(("names no host".into(), FORM)),
+        Ok(config) if config.get_ssl_mode() == SslMode::Require => Err((
+            "asks for TLS (sslmode=require), which connections to Postgres do not have here".into(),
+            "leave sslmode out, and let the network between the two be a private one or a tunnel",
+        )),
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("is no Postgres address: {error}")),
+        Err(error) => {
+            let cause =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let remedy = if cause.contains("sslmode") {
+                "leave sslmode out, or use disable or prefer"
+            } else {
+                FORM
+            };
+            Err((format!("is no Postgres address: {cause}"), remedy))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_said_with_the_remedy_that_fits() {
+        assert_eq!(
+            check_url("postgres://u:p@host:5432/factory?sslmode=prefer"),
+            Ok(())
+        );
+        for (url, problem, remedy) in [
+            ("postgres:///factory", "no host", "user:password@host"),
+            (
+                "mysql://host/factory",
+                "no Postgres address",
+                "user:password@host",
+            ),
+            ("postgres://host:port/factory", "port", "user:password@host"),
+            (
+                "postgres://host/factory?sslmode=verify-full",
+                "sslmode",
+                "leave sslmode out",
+            ),
+            (
+                "postgres://host/factory?sslmode=require",
+                "TLS",
+                "leave sslmode out",
+            ),
+        ] {
+            let (said, to_do) = check_url(url).unwrap_err();
+            assert!(
+                said.contains(problem) && to_do.contains(remedy),
+                "{url}: {said}; {to_do}"
+            );
+        }
     }
 }
