@@ -4,6 +4,7 @@
 //! parameters changes nothing; one that names any must be right in all of it.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
 use http::HeaderValue;
@@ -45,9 +46,16 @@ impl Query {
     /// `None` where the query names neither a page nor one of `filters`.
     pub(crate) fn of(&self, list: &'static str, filters: &[&str]) -> Option<Asked<'_>> {
         let is_known = |name: &str| name == SIZE || name == AFTER || filters.contains(&name);
-        if !self.0.iter().any(|(name, _)| is_known(name)) {
-            return None;
-        }
+        let names_any = self.0.iter().any(|(name, _)| is_known(name));
+        names_any.then(|| self.asked(list, is_known))
+    }
+
+    /// For what the original had not, so that nobody depends on names that mean nothing: `names` and no other.
+    pub(crate) fn exactly(&self, list: &'static str, names: &[&str]) -> Asked<'_> {
+        self.asked(list, |name| names.contains(&name))
+    }
+
+    fn asked(&self, list: &'static str, is_known: impl Fn(&str) -> bool) -> Asked<'_> {
         let (mut values, mut faults) = (BTreeMap::new(), Vec::new());
         for (name, value) in &self.0 {
             if !is_known(name) {
@@ -56,7 +64,7 @@ impl Query {
                 faults.push(format!("{name} must be given once"));
             }
         }
-        Some(Asked { list, values, faults })
+        Asked { list, values, faults }
     }
 
     /// The page of a list that has no filters, where one is asked for.
@@ -85,15 +93,6 @@ impl Asked<'_> {
         value
     }
 
-    /// For what is no list.
-    pub(crate) fn refuse_pages(&mut self) {
-        let named = [SIZE, AFTER]
-            .into_iter()
-            .filter(|name| self.values.contains_key(name));
-        let faults = named.map(|name| format!("property {name} should not exist"));
-        self.faults.extend(faults);
-    }
-
     /// The page, where one is asked for.
     pub(crate) fn page<K: Key>(&mut self, max_rows: u32) -> Option<Page<K>> {
         let (size, after) = (self.values.get(SIZE), self.values.get(AFTER));
@@ -103,7 +102,7 @@ impl Asked<'_> {
         let filters = self.filters();
         let of = crc32c::crc32c(format!("{}?{filters}", self.list).as_bytes());
         let rows = size.map_or(Some(DEFAULT_ROWS.min(max_rows)), |size| {
-            size.parse().ok().filter(|rows| (1..=max_rows).contains(rows))
+            whole_number(size).filter(|rows| (1..=max_rows).contains(rows))
         });
         let key = after.map(|after| cursor::read(of, after));
         if rows.is_none() {
@@ -142,6 +141,12 @@ impl Asked<'_> {
             .extend_pairs(filters)
             .finish()
     }
+}
+
+/// Digits alone: what `parse` takes beside them, such as a plus, no other part of the contract takes.
+pub(crate) fn whole_number<T: FromStr>(text: &str) -> Option<T> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain)
 }
 
 /// A page of a list in the order of `K`.
@@ -204,7 +209,7 @@ mod tests {
             ]
         );
         assert_eq!(faults("pageSize=1&pageSize=2"), ["pageSize must be given once"]);
-        for size in ["", "-1", "1.5", "1001", "99999999999", "1e2"] {
+        for size in ["", "-1", "1.5", "1001", "99999999999", "1e2", "%2B2", "+2"] {
             assert_eq!(faults(&format!("pageSize={size}")).len(), 1, "{size}");
         }
         assert_eq!(faults("machineId=5&pageSize=1000"), Vec::<String>::new());

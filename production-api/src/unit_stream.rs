@@ -1,10 +1,12 @@
 //! Live updates of units as server-sent events: gapless over reconnects and over API processes.
 //!
 //! - Every event has an id; a client that comes back with it as `Last-Event-ID`, to any API process, goes on behind it.
-//! - An event `unit` is a unit as it is now, `deleted` the id of one that is gone.
+//! - An event `unit` is a unit as it is now, `deleted` the id of one that is gone, `left` the id of one that the
+//!   stream's filter no longer takes.
 //! - An event `reset` says that changes since the last id are no longer known: the client reads the list again. The
 //!   stream goes on from then.
 //! - In quiet times an id alone comes, so that a client's last id does not grow too old to go on from.
+//! - An id is told once it is known to be one of this database's; an answer to another one begins with `reset`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,14 +90,15 @@ impl UnitStreams {
             Error::Unavailable("too many streams of units are open, try again".into())
         })?;
         let now = self.store.unit_changes_from_now().await?;
-        // What is no id of ours is like one that is too old: the client must read the list again.
-        let from = last_id.map(str::parse::<Place>);
+        // An empty one is none. What is no id of ours is like one that is too old: the client reads the list again.
+        let from = last_id.filter(|id| !id.is_empty()).map(str::parse::<Place>);
         let (into, events) = mpsc::channel(EVENTS_AHEAD);
         let feed = Feed {
             config: self.config.clone(),
             store: self.store.clone(),
             filter,
             seen: from.and_then(Result::ok).unwrap_or(now),
+            is_known: false,
             told_at: Instant::now(),
             into,
             _place: place,
@@ -123,7 +126,9 @@ struct Feed {
     store: Store,
     filter: UnitFilter,
     seen: Place,
-    /// When the client last got an id.
+    /// The client was told an id, and how soon to come back.
+    is_known: bool,
+    /// When the client was last told anything.
     told_at: Instant,
     into: mpsc::Sender<Event>,
     _place: OwnedSemaphorePermit,
@@ -140,21 +145,22 @@ impl Feed {
     async fn follow(&mut self, is_foreign: bool) -> Result<std::convert::Infallible, End> {
         if is_foreign {
             self.reset(self.seen).await?;
-        } else {
-            self.tell(Event::default().retry(RETRY)).await?;
         }
         loop {
-            match self.look().await {
-                Ok(Some((units, seen, more))) => {
+            let looked = self.store.bounded(self.store.unit_changes(self.seen)).await;
+            match looked {
+                Ok(Changes::Some { units, more }) => {
+                    if !self.is_known {
+                        self.tell(Event::default()).await?;
+                    }
                     for change in units {
                         self.send(change).await?;
                     }
-                    self.seen = seen;
                     if more {
                         continue;
                     }
                 }
-                Ok(None) => match self.store.unit_changes_from_now().await {
+                Ok(Changes::Gap) => match self.store.bounded(self.store.unit_changes_from_now()).await {
                     Ok(now) => self.reset(now).await?,
                     Err(error) => later(&error),
                 },
@@ -162,7 +168,12 @@ impl Feed {
                 Err(error) => later(&error),
             }
             if self.told_at.elapsed() >= Duration::from_millis(self.config.heartbeat_ms) {
-                self.tell(Event::default().comment("")).await?;
+                let quiet = Event::default().comment("");
+                if self.is_known {
+                    self.tell(quiet).await?;
+                } else {
+                    self.write(quiet).await?;
+                }
             }
             tokio::select! {
                 () = self.into.closed() => return Err(End::Left),
@@ -171,23 +182,22 @@ impl Feed {
         }
     }
 
-    async fn look(&self) -> Result<Option<(Vec<Change>, Place, bool)>, StoreError> {
-        let looked = self.store.bounded(self.store.unit_changes(self.seen)).await?;
-        Ok(match looked {
-            Changes::Gap => None,
-            Changes::Some { units, seen, more } => Some((units, seen, more)),
-        })
-    }
-
     async fn send(&mut self, change: Change) -> Result<(), End> {
         self.seen = change.place;
+        let fitted = change
+            .before
+            .is_some_and(|before| self.filter.fits(before.machine_id, before.part_id));
+        let only_id = |name| {
+            let event = Event::default().event(name);
+            event.json_data(json!({"id": change.id}))
+        };
         let event = match &change.unit {
-            Some(unit) if self.filter.fits(unit) => Event::default().event("unit").json_data(unit),
-            Some(_) => return Ok(()),
-            // Nobody knows any more whose it was.
-            None => Event::default()
-                .event("deleted")
-                .json_data(json!({"id": change.id})),
+            Some(unit) if self.filter.fits(unit.machine_id, unit.part_id) => {
+                Event::default().event("unit").json_data(unit)
+            }
+            Some(_) if fitted => only_id("left"),
+            None if fitted => only_id("deleted"),
+            _ => return Ok(()),
         };
         metrics::unit_stream_event();
         self.tell(event.map_err(|_| End::Unwritten)?).await
@@ -200,11 +210,18 @@ impl Feed {
         self.tell(event.map_err(|_| End::Unwritten)?).await
     }
 
-    /// Every event carries how far the client has come with it.
+    /// Every event carries how far the client has come with it, and the first one how soon to come back.
     async fn tell(&mut self, event: Event) -> Result<(), End> {
+        let event = event.id(self.seen.to_string());
+        let is_first = !std::mem::replace(&mut self.is_known, true);
+        self.write(if is_first { event.retry(RETRY) } else { event })
+            .await
+    }
+
+    async fn write(&mut self, event: Event) -> Result<(), End> {
         self.told_at = Instant::now();
         let within = Duration::from_millis(self.config.slow_client_ms);
-        match timeout(within, self.into.send(event.id(self.seen.to_string()))).await {
+        match timeout(within, self.into.send(event)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Left),
             Err(_) => Err(End::Slow),

@@ -157,6 +157,8 @@ async fn a_query_that_names_no_parameter_of_the_list_is_ignored_and_any_other_mu
     for (query, names) in [
         ("pageSize=0", "pageSize"),
         ("pageSize=1001", "pageSize"),
+        ("pageSize=%2B2", "pageSize"),
+        ("machineId=%2B1", "machineId"),
         ("pageSize=ten", "pageSize"),
         ("pageSize=1&pageSize=2", "pageSize"),
         ("pageSize=1&limit=1", "limit"),

@@ -37,16 +37,13 @@ pub(crate) async fn list(State(api): State<Api>, query: Query, conditions: Condi
 
 /// Units as they change.
 pub(crate) async fn stream(State(api): State<Api>, query: Query, headers: HeaderMap) -> Answer {
-    let mut filter = UnitFilter::default();
-    if let Some(mut asked) = query.of("/supply-chain/stream", &unit_filter::NAMES_OF_STREAM) {
-        filter = UnitFilter::read(&mut asked);
-        asked.refuse_pages();
-        asked.check()?;
-    }
+    let mut asked = query.exactly("/supply-chain/stream", &unit_filter::NAMES_OF_STREAM);
+    let filter = UnitFilter::read(&mut asked);
+    asked.check()?;
     let last_id = headers.get("last-event-id");
-    let last_id = last_id.map(|id| id.to_str().unwrap_or_default());
+    let last_id = last_id.map(|id| String::from_utf8_lossy(id.as_bytes()));
     let streams = api.unit_streams.as_ref().ok_or(Error::Internal)?;
-    Ok(Sse::new(streams.open(filter, last_id).await?).into_response())
+    Ok(Sse::new(streams.open(filter, last_id.as_deref()).await?).into_response())
 }
 
 pub(crate) async fn get(State(api): State<Api>, param: Param, conditions: Conditions) -> Answer {

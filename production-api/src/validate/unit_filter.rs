@@ -3,8 +3,7 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::model::Unit;
-use crate::paging::Asked;
+use crate::paging::{Asked, whole_number};
 
 /// The names that [`UnitFilter::read`] knows.
 pub(crate) const NAMES: [&str; 4] = ["machineId", "partId", "from", "to"];
@@ -44,15 +43,14 @@ impl UnitFilter {
 }
 
 impl UnitFilter {
-    /// Of the machine and the part.
-    pub(crate) fn fits(&self, unit: &Unit) -> bool {
-        self.machine_id.is_none_or(|id| id == unit.machine_id)
-            && self.part_id.is_none_or(|id| id == unit.part_id)
+    /// Whether it takes units of the machine and the part.
+    pub(crate) fn fits(&self, machine_id: i32, part_id: i32) -> bool {
+        self.machine_id.is_none_or(|id| id == machine_id) && self.part_id.is_none_or(|id| id == part_id)
     }
 }
 
 fn id(text: &str) -> Option<i32> {
-    text.parse().ok().filter(|id| *id > 0)
+    whole_number(text).filter(|id| *id > 0)
 }
 
 /// The next whole second: units are stored by the second, so of a time within one nothing that is before it counts.
@@ -81,7 +79,7 @@ mod tests {
     #[test]
     fn an_id_is_one_that_a_row_can_have() {
         assert_eq!((id("1"), id("2147483647")), (Some(1), Some(i32::MAX)));
-        for text in ["0", "-1", "2147483648", "1.0", "x", ""] {
+        for text in ["0", "-1", "+1", "2147483648", "1.0", "x", ""] {
             assert_eq!(id(text), None, "{text}");
         }
     }

@@ -1,9 +1,13 @@
 //! Live updates of units: nothing is missed over reconnects, over API processes, and by late commits.
 
+mod behind_haproxy;
+mod client;
+mod histories;
+
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use client::{Stream, WITHIN};
 use serde_json::{Value, json};
 use shopfloor_api::ApiConfig;
 use shopfloor_runtime::accept::ListenerConfig;
@@ -11,102 +15,6 @@ use shopfloor_tests::rest::Server;
 use shopfloor_tests::{database, postgres};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-
-const WITHIN: Duration = Duration::from_secs(15);
-
-#[derive(Debug, Clone, PartialEq)]
-struct Event {
-    id: String,
-    /// Empty where only an id came.
-    name: String,
-    data: Value,
-}
-
-/// One stream, as a browser reads it.
-struct Stream {
-    socket: TcpStream,
-    text: String,
-    last_id: String,
-}
-
-impl Stream {
-    async fn open(at: SocketAddr, query: &str, last_id: Option<&str>) -> Self {
-        let mut socket = TcpStream::connect(at).await.unwrap();
-        let id = last_id.map_or(String::new(), |id| format!("last-event-id: {id}\r\n"));
-        // Version 1.0, so that the answer has no chunks.
-        let request = format!(
-            "GET /api/v1/supply-chain/stream{query} HTTP/1.0\r\nhost: a\r\naccept: text/event-stream\r\naccept-encoding: gzip\r\n{id}\r\n"
-        );
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut stream = Self {
-            socket,
-            text: String::new(),
-            last_id: String::new(),
-        };
-        let head = stream.until("\r\n\r\n").await.unwrap().to_lowercase();
-        assert!(head.starts_with("http/1.0 200"), "{head}");
-        assert!(head.contains("content-type: text/event-stream"), "{head}");
-        assert!(!head.contains("content-encoding"), "{head}");
-        stream
-    }
-
-    /// What comes before `end`; `None` where the stream ends first.
-    async fn until(&mut self, end: &str) -> Option<String> {
-        loop {
-            if let Some((text, rest)) = self.text.split_once(end) {
-                let (text, rest) = (text.to_owned(), rest.to_owned());
-                self.text = rest;
-                return Some(text);
-            }
-            let mut buffer = [0; 16 * 1024];
-            let read = timeout(WITHIN, self.socket.read(&mut buffer))
-                .await
-                .expect("nothing came")
-                .unwrap_or_default();
-            if read == 0 {
-                return None;
-            }
-            self.text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
-        }
-    }
-
-    async fn any(&mut self) -> Option<Event> {
-        let text = self.until("\n\n").await?;
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().trim().to_owned()
-        };
-        let event = Event {
-            id: field("id:"),
-            name: field("event:"),
-            data: serde_json::from_str(&field("data:")).unwrap_or_default(),
-        };
-        assert!(!event.id.is_empty(), "{text}");
-        self.last_id.clone_from(&event.id);
-        Some(event)
-    }
-
-    /// The next that is more than an id.
-    async fn next(&mut self) -> Event {
-        loop {
-            let event = self.any().await.expect("the stream ended");
-            if !event.name.is_empty() {
-                return event;
-            }
-        }
-    }
-
-    async fn orders(&mut self, count: usize) -> Vec<i64> {
-        let mut orders = Vec::new();
-        for _ in 0..count {
-            let event = self.next().await;
-            assert_eq!(event.name, "unit", "{event:?}");
-            orders.push(event.data["order"].as_i64().unwrap());
-        }
-        orders
-    }
-}
 
 async fn url() -> String {
     tokio::task::spawn_blocking(|| postgres::database("stream"))
@@ -122,11 +30,16 @@ async fn server(url: &str, configure: impl FnOnce(&mut ApiConfig)) -> Server {
         configure(config);
     })
     .await;
+    rows(&server).await;
+    server
+}
+
+/// The machines and the part that units are of.
+async fn rows(server: &Server) {
     let rows = "
         INSERT INTO machine SELECT generate_series(1, 2) ON CONFLICT DO NOTHING;
         INSERT INTO part_information (id, \"timeToProduce\") VALUES (1, 1) ON CONFLICT DO NOTHING";
     server.database.batch_execute(rows).await.unwrap();
-    server
 }
 
 fn unit(order: i64, machine: i64) -> Value {
@@ -187,6 +100,7 @@ async fn a_commit_that_comes_late_is_not_passed_over() {
     lost.batch_execute(&format!("BEGIN; {}; ROLLBACK", insert("9, 9")))
         .await
         .unwrap();
+    assert_eq!(stream.orders(1).await, [2]);
     // Ids in quiet times do not pass the open transaction either.
     for _ in 0..3 {
         let event = stream.any().await.unwrap();
@@ -194,8 +108,8 @@ async fn a_commit_that_comes_late_is_not_passed_over() {
     }
     let mut other = Stream::open(server.address, "", Some(&stream.last_id)).await;
     late.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(stream.orders(2).await, [1, 2]);
-    assert_eq!(other.orders(2).await, [1, 2]);
+    assert_eq!(stream.orders(1).await, [1]);
+    assert_eq!(other.orders(1).await, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -253,6 +167,10 @@ async fn a_large_statement_comes_whole_and_only_what_is_asked_for() {
         "?machineId=x",
         "?from=2024-01-01T00:00:00Z&machineId=1",
         "?pageSize=1",
+        "?machineId=%2B1",
+        // Unlike a list's, whose unknown names the original ignored.
+        "?limit=1",
+        "?machineId=1&partid=1",
     ] {
         let refused = server.get(&format!("/supply-chain/stream{query}")).await;
         assert_eq!(refused.status, 400, "{query}");
@@ -274,7 +192,7 @@ async fn an_id_that_is_too_old_or_none_is_answered_with_reset_and_the_stream_goe
     let mut config = shopfloor::config::Config::default();
     config.api.listener.listen = "127.0.0.1:0".parse().unwrap();
     config.api.database.url.clone_from(&url);
-    let aged = "UPDATE unit_change SET created_at = now() - interval '1 day'";
+    let aged = "UPDATE unit_change SET numbered_at = now() - interval '1 day'";
     server.database.batch_execute(aged).await.unwrap();
     let node = shopfloor::node::ApiNode::start(&config, None, None)
         .await
@@ -285,10 +203,17 @@ async fn an_id_that_is_too_old_or_none_is_answered_with_reset_and_the_stream_goe
     }
     node.stop().await;
 
-    let foreign = ["", "x", "1-2", "9223372036854775807"];
+    let foreign = [
+        "x",
+        "1-2",
+        "9223372036854775807",
+        "7-00112233445566778899aabbccddeeff",
+        "\u{fc}",
+    ];
     for id in [began.as_str(), &middle].into_iter().chain(foreign) {
         let mut behind = Stream::open(server.address, "", Some(id)).await;
-        let reset = behind.next().await;
+        // Nothing comes before it, not even the client's own id.
+        let reset = behind.any().await.unwrap();
         assert_eq!(reset.name, "reset", "{id:?}: {reset:?}");
         assert!(reset.data["reason"].as_str().unwrap().contains("read the list"));
         server.database.batch_execute(&insert("4, 4")).await.unwrap();
@@ -299,6 +224,70 @@ async fn an_id_that_is_too_old_or_none_is_answered_with_reset_and_the_stream_goe
     let mut young = Stream::open(server.address, "", Some(&stream.last_id)).await;
     server.database.batch_execute(&insert("5, 5")).await.unwrap();
     assert_eq!(young.orders(1).await, [5]);
+    // An empty id is none.
+    let mut new = Stream::open(server.address, "", Some("")).await;
+    assert_eq!(new.any().await.unwrap().name, "");
+    server.database.batch_execute(&insert("6, 6")).await.unwrap();
+    assert_eq!(new.orders(1).await, [6]);
+}
+
+#[tokio::test]
+async fn a_filtered_stream_tells_when_a_unit_comes_in_and_when_it_leaves_and_of_no_other() {
+    let server = server(&url().await, |_| {}).await;
+    let mut first = Stream::open(server.address, "?machineId=1&partId=1", None).await;
+    let mut second = Stream::open(server.address, "?machineId=2", None).await;
+    let made = [
+        server.json("POST", "/supply-chain", unit(1, 1)).await,
+        server.json("POST", "/supply-chain", unit(2, 2)).await,
+    ];
+    let ids = made.map(|made| made.body["id"].as_str().unwrap().to_owned());
+    assert_eq!(
+        (first.orders(1).await, second.orders(1).await),
+        (vec![1], vec![2])
+    );
+
+    let path = format!("/supply-chain/{}", ids[0]);
+    let moved = server.json("PATCH", &path, json!({"machineId": 2})).await;
+    assert_eq!(moved.status, 200, "{}", moved.body);
+    let left = first.next().await;
+    assert_eq!((left.name.as_str(), left.data), ("left", json!({"id": ids[0]})));
+    assert_eq!(second.orders(1).await, [1]);
+    // Neither of the first stream any more.
+    let script = format!(
+        "UPDATE supply_chain SET \"order\" = 9 WHERE id = '{0}'; DELETE FROM supply_chain WHERE id = '{0}'",
+        ids[0]
+    );
+    server.database.batch_execute(&script).await.unwrap();
+    loop {
+        let event = second.next().await;
+        assert_eq!(event.data["id"], ids[0], "{event:?}");
+        if event.name == "deleted" {
+            break;
+        }
+    }
+    server.database.batch_execute(&insert("3, 3")).await.unwrap();
+    assert_eq!(first.orders(1).await, [3], "what left is no more told of");
+}
+
+#[tokio::test]
+async fn a_table_that_is_emptied_at_once_is_told_by_reset() {
+    let server = server(&url().await, |_| {}).await;
+    server.database.batch_execute(&insert("1, 3")).await.unwrap();
+    let mut stream = Stream::open(server.address, "", None).await;
+    let before = stream.any().await.unwrap().id;
+    server
+        .database
+        .batch_execute("TRUNCATE supply_chain")
+        .await
+        .unwrap();
+    assert_eq!(stream.next().await.name, "reset");
+    let mut other = Stream::open(server.address, "", Some(&before)).await;
+    assert_eq!(other.next().await.name, "reset");
+    server.database.batch_execute(&insert("4, 4")).await.unwrap();
+    assert_eq!(
+        (stream.orders(1).await, other.orders(1).await),
+        (vec![4], vec![4])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
