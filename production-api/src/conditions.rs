@@ -18,6 +18,8 @@ use crate::error::Error;
 
 /// Bytes of the hash that a tag carries.
 const TAG_BYTES: usize = 16;
+/// At the end of the tag of a compressed answer.
+const GZIP: &str = "-gzip";
 
 /// A strong entity tag, with its quotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +47,12 @@ impl EntityTag {
         Self(tag)
     }
 
+    /// What the tag `plain` becomes beside the same body in gzip.
+    pub(crate) fn of_gzip(plain: &str) -> Option<HeaderValue> {
+        let open = plain.strip_suffix('"')?;
+        HeaderValue::try_from(format!("{open}{GZIP}\"")).ok()
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,6 +60,12 @@ impl EntityTag {
     pub(crate) fn to_header(&self) -> Option<HeaderValue> {
         self.0.parse().ok()
     }
+}
+
+/// How long the body is that a 304 stands for. A response extension.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Withheld {
+    pub(crate) bytes: usize,
 }
 
 /// `If-Match` and `If-None-Match` of a request.
@@ -144,19 +158,6 @@ impl Conditions {
     }
 }
 
-/// A strong tag is of the bytes that were sent, and an encoded body has others: it still tells whether a copy is good.
-pub(crate) fn weaken_encoded<B>(mut response: http::Response<B>) -> http::Response<B> {
-    let headers = response.headers_mut();
-    if headers.contains_key(header::CONTENT_ENCODING)
-        && let Some(tag) = headers.get_mut(header::ETAG)
-        && let Ok(strong) = tag.to_str()
-        && let Ok(weak) = HeaderValue::try_from(format!("W/{strong}"))
-    {
-        *tag = weak;
-    }
-    response
-}
-
 /// Refuses `If-Match` on writes to an address that GET has no single answer for: links, batches, lists. Ignoring it
 /// would write what the client wanted guarded.
 pub(crate) async fn refuse_elsewhere(request: Request, next: Next) -> Result<Response, Error> {
@@ -177,15 +178,24 @@ impl Tags {
     fn have_strong(&self, tag: &EntityTag) -> bool {
         match self {
             Self::Any => true,
-            Self::Listed(tags) => tags.iter().any(|listed| !listed.weak && listed.opaque == tag.0),
+            Self::Listed(tags) => tags.iter().any(|listed| !listed.weak && listed.names(tag)),
         }
     }
 
     fn have_weak(&self, tag: &EntityTag) -> bool {
         match self {
             Self::Any => true,
-            Self::Listed(tags) => tags.iter().any(|listed| listed.opaque == tag.0),
+            Self::Listed(tags) => tags.iter().any(|listed| listed.names(tag)),
         }
+    }
+}
+
+impl Tag {
+    /// Whether it was sent with what `tag` is of, compressed or not.
+    fn names(&self, tag: &EntityTag) -> bool {
+        let sent = self.opaque.strip_suffix('"').unwrap_or_default();
+        let plain = sent.strip_suffix(GZIP).unwrap_or(sent);
+        tag.0.strip_suffix('"') == Some(plain)
     }
 }
 
@@ -272,6 +282,18 @@ mod tests {
         let strong = parse(&tag.0).unwrap();
         assert!(strong.have_weak(&tag) && strong.have_strong(&tag));
         assert_ne!(tag, EntityTag::of_body(b"other body"));
+    }
+
+    #[test]
+    fn the_tag_of_a_compressed_answer_stands_for_the_same_state() {
+        let tag = EntityTag::of_body(b"body");
+        let gzip = EntityTag::of_gzip(tag.as_str()).unwrap();
+        let sent = parse(gzip.to_str().unwrap()).unwrap();
+        assert!(sent.have_strong(&tag) && sent.have_weak(&tag));
+        assert!(!sent.have_strong(&EntityTag::of_body(b"other body")));
+        for other in ["\"-gzip\"", "\"\""] {
+            assert!(!parse(other).unwrap().have_weak(&tag), "{other}");
+        }
     }
 
     proptest::proptest! {

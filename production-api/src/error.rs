@@ -46,6 +46,9 @@ pub enum Error {
     /// What stands behind this service is not there; the text says what.
     #[error("{0}")]
     Unavailable(String),
+    /// This server was not told of what the request needs.
+    #[error("{0}")]
+    NotConfigured(String),
     /// It did not answer in time.
     #[error("{0}")]
     Unanswered(String),
@@ -91,6 +94,7 @@ impl Error {
             Self::Forbidden(_) => "forbidden",
             Self::RateLimited => "rate_limited",
             Self::Unavailable(_) => "unavailable",
+            Self::NotConfigured(_) => "not_configured",
             Self::Unanswered(_) => "unanswered",
             Self::RefusedBehind(_) => "refused_behind",
             Self::Unprocessable(_) => "unprocessable",
@@ -100,4 +104,16 @@ impl Error {
             Self::Store { kind, .. } => kind,
         }
     }
+}
+
+/// An error and its sources on one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        source = error.source();
+    }
+    line
 }

@@ -16,10 +16,9 @@ use crate::api::Api;
 use crate::body::Fingerprint;
 use crate::error::Error;
 use crate::identity::Caller;
-use crate::metrics;
-use crate::reply;
 use crate::store::Store;
 use crate::store::idempotency::{Claim, Form, Hash, Recorded};
+use crate::{metrics, path, reply};
 
 pub(crate) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// On an answer that was given before.
@@ -114,12 +113,13 @@ fn claim(api: &Api, request: &Request) -> Result<Claim, Error> {
     })
 }
 
-/// A key means nothing at another address, by another method, or from another caller.
+/// A key means nothing at another address, however that is written, by another method, or from another caller.
 fn scope(request: &Request, key: &str) -> Hash {
     let caller = request.extensions().get::<Caller>();
     let user = caller.map_or("", |caller| &caller.user);
+    let address = path::canonical(request);
     let mut hash = Sha256::new();
-    for part in [request.method().as_str(), request.uri().path(), user, key] {
+    for part in [request.method().as_str(), address.as_str(), user, key] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }

@@ -14,7 +14,9 @@
 //! - [`config`]: what the API can be told. The store's and the outbox's sections stand in their folders.
 //! - [`outbox`]: the relay that gives committed records to Kafka. `upkeep`: what is done at intervals: sweep of the
 //!   quarantine, trimming, gauges.
-//! - `problem`: errors as problem details, where a client asks for them; `request_id` is their name in the logs.
+//! - `problem`: errors as problem details, where a client asks for them; `request_id` is their name in the logs,
+//!   `failures` what the logs say of them.
+//! - `encoding`: long answers in gzip. `accept` reads what a client takes.
 //! - `reply`: how answers and errors are written.
 //! - `mqtt`: publishes and follows topics for clients without MQTT. The only folder that names rumqttc.
 //! - [`store`]: Postgres. The only folder that names tokio-postgres.
@@ -37,10 +39,13 @@ pub mod outbox;
 pub mod store;
 pub mod telemetry;
 
+mod accept;
 mod api;
 mod body;
 mod conditions;
 mod cursor;
+mod encoding;
+mod failures;
 mod idempotency;
 mod identity;
 mod js;

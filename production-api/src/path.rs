@@ -1,6 +1,6 @@
 //! The path as the client sent it, and the id in it.
 
-use axum::extract::{FromRequestParts, MatchedPath};
+use axum::extract::{FromRequestParts, MatchedPath, Request};
 use http::Uri;
 use http::request::Parts;
 use uuid::{Uuid, Version};
@@ -11,6 +11,21 @@ use crate::js::{number_to_text, text_to_number};
 /// The URI as the client sent it. A request extension.
 #[derive(Debug, Clone)]
 pub(crate) struct SentUri(pub(crate) Uri);
+
+/// The path with its id written in one way: `/materials/02` and `/materials/2` are one address.
+pub(crate) fn canonical(request: &Request) -> String {
+    let path = request.uri().path();
+    let Some(route) = request.extensions().get::<MatchedPath>() else {
+        return path.to_owned();
+    };
+    let segments = route.as_str().split('/').zip(path.split('/'));
+    let segments = segments.map(|(known, sent)| {
+        let id = known.starts_with('{').then(|| decode(sent)).flatten();
+        id.and_then(|id| Param(id).written())
+            .unwrap_or_else(|| sent.to_owned())
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
 
 /// The one parameter of the path, decoded.
 #[derive(Debug)]
@@ -55,6 +70,12 @@ fn decode(raw: &str) -> Option<String> {
 }
 
 impl Param {
+    /// As this service writes it.
+    fn written(&self) -> Option<String> {
+        let number = self.id().map(|id| id.to_string()).ok();
+        number.or_else(|| self.unit_id().map(|(id, _)| id.to_string()).ok())
+    }
+
     /// A row's id. Decimal forms of a whole number are taken (`01`, `+1`, `1.0`).
     pub(crate) fn id(&self) -> Result<i32, Error> {
         let is_decimal = self

@@ -10,6 +10,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use crate::accept::weighted;
 use crate::request_id;
 
 const PROBLEM: &str = "application/problem+json";
@@ -92,17 +93,13 @@ fn title(status: StatusCode) -> &'static str {
 /// True where `Accept` names problem details and likes plain JSON no better. A wildcard names nothing: clients that
 /// take anything get what they always got.
 fn asks_for_problem(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::ACCEPT);
-    let text: Vec<&str> = lines.iter().filter_map(|line| line.to_str().ok()).collect();
-    let text = text.join(",");
     let (mut problem, mut json) = (0.0, (0, 0.0));
-    for range in text.split(',') {
-        let (name, quality) = media_range(range);
+    for (name, quality) in weighted(headers, &header::ACCEPT) {
         if name.eq_ignore_ascii_case(PROBLEM) {
             problem = quality;
         }
         // The most exact range counts.
-        let exactness = match name {
+        let exactness = match name.as_str() {
             _ if name.eq_ignore_ascii_case(JSON) => 3,
             "application/*" => 2,
             "*/*" => 1,
@@ -113,17 +110,6 @@ fn asks_for_problem(headers: &HeaderMap) -> bool {
         }
     }
     problem > 0.0 && problem >= json.1
-}
-
-/// The name of a media range and its quality, 1 where none is given, 0 where it is none.
-fn media_range(range: &str) -> (&str, f32) {
-    let mut parts = range.split(';').map(str::trim);
-    let name = parts.next().unwrap_or_default();
-    let quality = parts
-        .filter_map(|parameter| parameter.split_once('='))
-        .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
-        .map(|(_, quality)| quality.trim().parse().unwrap_or(0.0));
-    (name, quality.unwrap_or(1.0))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::RateLimitConfig;
@@ -77,6 +78,7 @@ impl RateLimit {
     fn describe(&self, standing: &Standing, headers: &mut HeaderMap) {
         // Rounded up: after that many seconds the window has surely ended.
         let seconds = standing.resets_in.as_millis().div_ceil(1000);
+        let retry_after = retry_after(headers, standing, seconds);
         let resets_at = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -88,7 +90,7 @@ impl RateLimit {
             ("x-ratelimit-limit", requests.to_string()),
             ("x-retry-remaining", remaining.to_string()),
             ("x-retry-reset", resets_at.to_string()),
-            ("retry-after", seconds.to_string()),
+            ("retry-after", retry_after.to_string()),
             (
                 "ratelimit-policy",
                 format!("\"default\";q={requests};w={window_s}"),
@@ -99,6 +101,17 @@ impl RateLimit {
                 headers.insert(name, value);
             }
         }
+    }
+}
+
+/// What another layer says, which knows when its part is back, unless the limit refuses the client until later.
+fn retry_after(headers: &HeaderMap, standing: &Standing, window_s: u128) -> u128 {
+    let said = headers.get(RETRY_AFTER);
+    let said = said.and_then(|said| said.to_str().ok()?.parse::<u128>().ok());
+    match said {
+        Some(said) if standing.remaining > 0 => said,
+        Some(said) => said.max(window_s),
+        None => window_s,
     }
 }
 
@@ -173,6 +186,28 @@ mod tests {
                 resets_in: Duration::from_secs(60)
             }
         );
+    }
+
+    #[test]
+    fn another_layers_retry_after_stays_unless_the_limit_refuses_until_later() {
+        let limit = limit(2, 10);
+        let described = |remaining, said: Option<u64>| {
+            let standing = Standing {
+                allowed: true,
+                remaining,
+                resets_in: Duration::from_millis(39_001),
+            };
+            let mut headers = HeaderMap::new();
+            if let Some(said) = said {
+                headers.insert(RETRY_AFTER, said.into());
+            }
+            limit.describe(&standing, &mut headers);
+            headers[RETRY_AFTER].to_str().unwrap().to_owned()
+        };
+        assert_eq!(described(1, None), "40");
+        assert_eq!(described(1, Some(2)), "2");
+        assert_eq!(described(0, Some(2)), "40");
+        assert_eq!(described(0, Some(90)), "90");
     }
 
     #[test]

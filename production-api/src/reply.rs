@@ -6,9 +6,10 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
-use crate::conditions::{Conditions, EntityTag};
+use crate::conditions::{Conditions, EntityTag, Withheld};
 use crate::cursor::Key;
-use crate::error::Error;
+use crate::error::{Error, chain};
+use crate::failures::Failure;
 use crate::metrics;
 use crate::paging::Page;
 use crate::problem::Refusal;
@@ -16,6 +17,8 @@ use crate::store::StoreError;
 
 /// Seconds after which a client may try again when a part is down or overloaded.
 const RETRY_AFTER_S: u32 = 2;
+/// The same where another request under its key is worked on.
+const KEY_RETRY_AFTER_S: u32 = 1;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
@@ -42,7 +45,9 @@ pub(crate) fn representation(conditions: &Conditions, value: &impl Serialize) ->
     let body = serde_json::to_vec(value).map_err(StoreError::from)?;
     let tag = EntityTag::of_body(&body);
     let response = if conditions.is_unmodified(&tag)? {
-        StatusCode::NOT_MODIFIED.into_response()
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        response.extensions_mut().insert(Withheld { bytes: body.len() });
+        response
     } else {
         ([(header::CONTENT_TYPE, JSON)], body).into_response()
     };
@@ -173,6 +178,7 @@ impl Error {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) | Self::Overloaded | Self::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotConfigured(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unanswered(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::RefusedBehind(_) => StatusCode::BAD_GATEWAY,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -181,6 +187,21 @@ impl Error {
             } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal | Self::Store { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// What the log is to say: nothing of what a client did, or was not set up to be had.
+    fn failure(&self, status: StatusCode) -> Option<Failure> {
+        if !status.is_server_error() || status == StatusCode::NOT_IMPLEMENTED {
+            return None;
+        }
+        let cause = match self {
+            Self::Store { source, .. } => chain(source.as_ref()),
+            other => other.to_string(),
+        };
+        Some(Failure {
+            kind: self.kind(),
+            cause,
+        })
     }
 
     /// The same for problem details. What only an operator may see is not in it.
@@ -208,12 +229,12 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (status, refusal) = (self.status(), self.refusal());
         metrics::failed(self.kind());
-        if let Self::Store { source, .. } = &self {
-            tracing::error!(
-                error = source.as_ref() as &dyn std::error::Error,
-                "a request failed in the store"
-            );
-        }
+        let failure = self.failure(status);
+        let retry_after_s = match self {
+            Self::KeyInUse => Some(KEY_RETRY_AFTER_S),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER_S),
+            _ => None,
+        };
         let mut response = match self {
             Self::Fields(messages) => shape_b(status, messages),
             Self::Malformed(message) | Self::NotFoundNamed(message) | Self::PreconditionFailed(message) => {
@@ -225,10 +246,13 @@ impl IntoResponse for Error {
             Self::Store { .. } | Self::Overloaded | Self::TimedOut => shape_a(status, "Service Unavailable"),
             other => shape_a(status, &other.to_string()),
         };
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if let Some(seconds) = retry_after_s {
             response
                 .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(failure) = failure {
+            response.extensions_mut().insert(failure);
         }
         response.extensions_mut().insert(refusal);
         response

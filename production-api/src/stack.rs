@@ -9,25 +9,40 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Router};
-use http::{Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode};
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
 use crate::api::Api;
 use crate::error::Error;
+use crate::failures::{self, FailureLog};
 use crate::rate_limit::RateLimit;
 use crate::request_id::{self, FreshId};
-use crate::{body, conditions, idempotency, identity, metrics, openapi, problem, rate_limit, routes};
+use crate::{
+    body, conditions, encoding, idempotency, identity, metrics, openapi, problem, rate_limit, routes,
+};
 
-/// What fits into one packet gains nothing.
-const MIN_COMPRESSED_BYTES: u16 = 1_400;
+/// What scripts of another origin may read beyond the few that every answer shows: every header that says more than
+/// the body, in lower case.
+const EXPOSED: [&str; 12] = [
+    "date",
+    "etag",
+    "idempotency-replayed",
+    "link",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "www-authenticate",
+    "x-ratelimit-limit",
+    "x-request-id",
+    "x-retry-remaining",
+    "x-retry-reset",
+];
 
 /// The whole service behind the connections.
 pub(crate) type Stack = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
@@ -38,17 +53,24 @@ pub(crate) fn build(api: &Api) -> Stack {
         // One body type for the connection, whatever the layers below wrapped it in.
         .map_response(|response: http::Response<_>| response.map(Body::new))
         // A name for the request, the caller's own where it sent one, for both sides' logs.
+        .map_request(request_id::forget_unfit)
         .layer(SetRequestIdLayer::new(request_id::HEADER, FreshId))
-        // One span per request, so that everything below logs under that name.
-        .layer(TraceLayer::new_for_http().make_span_with(request_span))
+        // One span per request, so that everything below logs under that name. `failures` says what failed.
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(request_span)
+                .on_failure(()),
+        )
         // The name goes back, also on errors made below.
         .layer(PropagateRequestIdLayer::new(request_id::HEADER))
         // Browsers of any origin may call, as they could the original; its preflights were 204.
         .map_response(no_content_for_preflights)
         .layer(cors())
-        // Long answers in gzip, where the client takes it.
-        .map_response(conditions::weaken_encoded)
-        .layer(compression())
+        // Long answers in gzip, where the client takes it, each with a tag of its own.
+        .layer(from_fn(encoding::negotiate))
+        .layer(encoding::compression())
+        // What failed, in the log: a bug each time, an outage at intervals.
+        .layer(from_fn_with_state(FailureLog::default(), failures::log))
         // Errors as problem details, where the client asks for them.
         .layer(from_fn(problem::negotiate))
         // A bug answers 500 to one client and ends nothing else.
@@ -62,7 +84,7 @@ pub(crate) fn build(api: &Api) -> Stack {
         .service(
             Router::new()
                 .nest("/internal", in_flight(routes::internal(api.clone()), api))
-                .merge(openapi::ui::routes())
+                .merge(openapi::ui::routes(openapi::Limits::of(&api.config)))
                 .fallback_service(in_flight(public(api), api)),
         );
     BoxCloneSyncService::new(stack)
@@ -103,16 +125,6 @@ fn public(api: &Api) -> Router {
         .layer(layers)
 }
 
-/// For answers of a network packet or more, and for none that must arrive as it is written: streams of events.
-fn compression() -> CompressionLayer<impl Predicate> {
-    let worth_it = SizeAbove::new(MIN_COMPRESSED_BYTES)
-        .and(NotForContentType::SSE)
-        .and(NotForContentType::IMAGES);
-    CompressionLayer::new()
-        .quality(CompressionLevel::Fastest)
-        .compress_when(worth_it)
-}
-
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Any)
@@ -125,13 +137,7 @@ fn cors() -> CorsLayer {
             Method::DELETE,
         ])
         .allow_headers(AllowHeaders::mirror_request())
-        // What scripts of another origin may read beyond the few that every answer shows.
-        .expose_headers([
-            header::ETAG,
-            header::LINK,
-            header::RETRY_AFTER,
-            request_id::HEADER,
-        ])
+        .expose_headers(EXPOSED.map(HeaderName::from_static))
 }
 
 /// The CORS layer answers every OPTIONS request itself, with 200.

@@ -221,11 +221,11 @@ async fn a_body_without_a_topic_with_a_wildcard_or_with_no_texts_is_refused() {
         (400, &json!("topic must be an MQTT topic filter"))
     );
     // Without a broker both say why nothing happens.
-    let off = json!("MQTT is not configured here");
+    let off = json!("this server publishes and follows nothing: api.mqtt.addresses names no broker");
     let (status, body) = publish(&api, message("a", "m")).await;
-    assert_eq!((status, &body["message"]), (503, &off));
+    assert_eq!((status, &body["message"]), (501, &off));
     let refused = Events::open(&api, "a").await.err().unwrap();
-    assert_eq!((refused.0, &refused.1["message"]), (503, &off));
+    assert_eq!((refused.0, &refused.1["message"]), (501, &off));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -148,6 +148,20 @@ async fn a_key_names_one_request_by_one_method_at_one_address() {
     );
     let elsewhere = under(&server, "k", "PATCH", "/materials/1", json!({"name": "lead"})).await;
     assert_eq!(elsewhere.status, 200);
+    for same in [
+        "/materials/01",
+        "/materials/1/",
+        "/Materials/+1",
+        "/materials/%31",
+    ] {
+        let again = under(&server, "k", "PATCH", same, json!({"name": "lead"})).await;
+        assert_eq!(
+            again.header("idempotency-replayed"),
+            "true",
+            "{same}: {}",
+            again.body
+        );
+    }
     let other = under(&server, "k2", "POST", "/materials", json!({"name": "tin"})).await;
     assert_eq!(other.status, 201);
     for key in ["", "two words", &"x".repeat(256)] {
@@ -227,6 +241,7 @@ async fn while_the_first_is_worked_on_the_second_is_told_and_later_gets_its_answ
                 .unwrap()
                 .contains("being worked on")
         );
+        assert_eq!(second.header("retry-after"), "1");
         server.database.batch_execute("ROLLBACK").await.unwrap();
     };
     let (first, ()) = tokio::join!(patch(), release);

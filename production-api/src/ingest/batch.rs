@@ -14,6 +14,8 @@ use shopfloor_proto::CONTENT_TYPE;
 use shopfloor_proto::v1::{TelemetryBatch, TelemetryBatchRefused, TelemetryBatchResult};
 
 use super::state::Ingest;
+use crate::error::chain;
+use crate::failures::Failure;
 use crate::metrics;
 use crate::store::telemetry::{Limits, Outcome, PersistError, persist};
 use crate::telemetry::{Invalid, check};
@@ -165,16 +167,10 @@ fn count(outcome: &Outcome) {
 }
 
 fn refuse(refusal: &Refusal) -> Response {
-    match refusal {
-        Refusal::NotStored(error) => {
-            tracing::error!(
-                error = error as &dyn std::error::Error,
-                "a telemetry batch was not stored"
-            );
-        }
-        other => tracing::warn!(kind = other.kind(), reason = %other, "a telemetry batch was refused"),
-    }
     let (status, retry_after_s) = refusal.status();
+    if !status.is_server_error() {
+        tracing::warn!(kind = refusal.kind(), reason = %refusal, "a telemetry batch was refused");
+    }
     let record_index = match refusal {
         Refusal::Invalid(invalid) => invalid.record_index,
         _ => None,
@@ -188,6 +184,11 @@ fn refuse(refusal: &Refusal) -> Response {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let failure = Failure {
+            kind: refusal.kind(),
+            cause: chain(refusal),
+        };
+        response.extensions_mut().insert(failure);
     }
     response
 }

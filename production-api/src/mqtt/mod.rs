@@ -44,7 +44,7 @@ pub(crate) struct Mqtt {
 /// Why something was not published or followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
-    #[error("MQTT is not configured here")]
+    #[error("this server publishes and follows nothing: api.mqtt.addresses names no broker")]
     Off,
     #[error("too many MQTT publishes are under way, try again")]
     Busy,
@@ -84,6 +84,7 @@ impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         let text = fault.to_string();
         match fault {
+            Fault::Off => Self::NotConfigured(text),
             Fault::TimedOut => Self::Unanswered(text),
             Fault::Message(_) => Self::Unprocessable(text),
             Fault::Refused(_) => Self::RefusedBehind(text),

@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{EVENT_STREAM, Operation};
+use super::schemas::{integer, positive};
+use super::{EVENT_STREAM, Limits, Operation};
 
 impl Operation {
     /// All of its parameters.
-    pub(super) fn parameters(&self) -> Vec<Value> {
+    pub(super) fn parameters(&self, limits: Limits) -> Vec<Value> {
         let mut parameters: Vec<Value> = self.in_path().or_else(|| self.filter()).into_iter().collect();
         if self.has_pages() {
-            parameters.extend(pages());
+            parameters.extend(pages(limits));
         }
         if self.path == "/supply-chain" && self.is_read() {
             parameters.extend(unit_filters());
@@ -17,18 +18,22 @@ impl Operation {
         if self.path == "/supply-chain/stream" {
             parameters.extend(unit_filters().into_iter().take(2));
             let text = "The id of the last event that the client has: the stream goes on behind it";
-            parameters.push(header("Last-Event-ID", text));
+            parameters.push(header("Last-Event-ID", text, json!({"type": "string"})));
         }
         if self.is_read() {
             let text = "Entity tags of copies that the client has; 304 where one is still good";
-            parameters.push(header("If-None-Match", text));
+            parameters.push(header("If-None-Match", text, json!({"type": "string"})));
         } else if self.has_entity_tag() {
             let text = "Entity tags of which the resource must have one, or *; else 412";
-            parameters.push(header("If-Match", text));
+            let tags = r#"^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$"#;
+            let schema = json!({"type": "string", "minLength": 1, "pattern": tags, "examples": ["*"]});
+            parameters.push(header("If-Match", text, schema));
         }
         if self.keeps_answers() {
             let text = "Of the client's making: the same request sent again under it is answered again and done once";
-            parameters.push(header("Idempotency-Key", text));
+            let key = r#"^([!#-\[\]-~]{1,255}|"[!#-\[\]-~]{1,255}")$"#;
+            let schema = json!({"type": "string", "minLength": 1, "maxLength": 257, "pattern": key});
+            parameters.push(header("Idempotency-Key", text, schema));
         }
         parameters
     }
@@ -54,7 +59,10 @@ impl Operation {
     }
 
     fn filter(&self) -> Option<Value> {
-        let schema = json!({"type": "string", "minLength": 1, "examples": ["factory/+/1/#"]});
+        // A wildcard stands for whole levels, `#` for the last ones.
+        let levels = r"^([^+#\x00-\x1f\x7f-\x9f/]*|\+)(/([^+#\x00-\x1f\x7f-\x9f/]*|\+))*(/#)?$|^#$";
+        let schema = json!({"type": "string", "minLength": 1, "maxLength": 65_535, "pattern": levels,
+            "not": {"pattern": r"^\$share/"}, "examples": ["factory/+/1/#"]});
         (self.path == "/mqtt/subscribe")
             .then(|| json!({"name": "topic", "in": "query", "required": true, "schema": schema}))
     }
@@ -65,25 +73,33 @@ impl Operation {
             .split('/')
             .find_map(|part| part.strip_prefix('{')?.strip_suffix('}'))?;
         let schema = match name {
-            "uuid" => json!({"type": "string", "format": "uuid"}),
-            _ => json!({"type": "integer", "format": "int32"}),
+            "uuid" => json!({"type": "string", "format": "uuid", "pattern": UNIT_ID}),
+            _ => integer(),
         };
         Some(json!({"name": name, "in": "path", "required": true, "schema": schema}))
     }
 }
 
-fn pages() -> [Value; 2] {
-    let size = json!({"type": "integer", "minimum": 1, "maximum": 1000});
+/// Version 4 or 7.
+const UNIT_ID: &str =
+    "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[47][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$";
+
+fn pages(limits: Limits) -> [Value; 2] {
+    let size = json!({"type": "integer", "minimum": 1, "maximum": limits.max_page_rows});
     let text = "Rows of a page. Without it and `after` the list is whole.";
     let after = "Where the page before ended: taken from its Link header.";
     [
         in_query("pageSize", text, size),
-        in_query("after", after, json!({"type": "string"})),
+        in_query(
+            "after",
+            after,
+            json!({"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9_-]+$"}),
+        ),
     ]
 }
 
 fn unit_filters() -> [Value; 4] {
-    let id = || json!({"type": "integer", "format": "int32", "minimum": 1});
+    let id = positive;
     let time = || json!({"type": "string", "format": "date-time"});
     [
         in_query("machineId", "Only units of this machine.", id()),
@@ -97,6 +113,6 @@ fn in_query(name: &str, description: &str, schema: Value) -> Value {
     json!({"name": name, "in": "query", "description": description, "schema": schema})
 }
 
-fn header(name: &str, description: &str) -> Value {
-    json!({"name": name, "in": "header", "description": description, "schema": {"type": "string"}})
+fn header(name: &str, description: &str, schema: Value) -> Value {
+    json!({"name": name, "in": "header", "description": description, "schema": schema})
 }

@@ -2,17 +2,31 @@
 
 use serde_json::{Map, Value, json};
 
+use super::Limits;
+
+/// Bodies that a form can say in full: one object without lists, null and false.
+pub(super) const FLAT: [&str; 7] = [
+    "NewMaterial",
+    "MaterialChange",
+    "DatedPrice",
+    "NewPart",
+    "PartChange",
+    "Quantity",
+    "MqttMessage",
+];
+
 /// Every schema by its name.
-pub(super) fn all() -> Value {
+pub(super) fn all(limits: Limits) -> Value {
     let mut schemas = Map::new();
     entities(&mut schemas);
-    requests(&mut schemas);
+    events(&mut schemas);
+    requests(&mut schemas, limits);
     schemas.into()
 }
 
 fn entities(schemas: &mut Map<String, Value>) {
-    let id = || json!({"type": "integer", "format": "int32"});
-    let decimal = json!({"type": "string", "examples": ["10.25"]});
+    let id = integer;
+    let decimal = json!({"type": "string", "pattern": DECIMAL, "examples": ["10.25"]});
     let material = [("id", id()), ("name", text())];
     let part = [
         ("id", id()),
@@ -29,10 +43,10 @@ fn entities(schemas: &mut Map<String, Value>) {
         ),
         ("partId", id()),
         ("order", integer()),
-        ("var1", json!({"type": ["integer", "null"]})),
-        ("var2", json!({"type": ["string", "null"]})),
-        ("var3", json!({"type": ["string", "null"]})),
-        ("var4", json!({"type": ["integer", "null"]})),
+        ("var1", or_null(integer())),
+        ("var2", or_null(text())),
+        ("var3", or_null(text())),
+        ("var4", or_null(integer())),
         ("var5", json!({"type": "boolean"})),
     ];
     let price = [
@@ -56,7 +70,7 @@ fn entities(schemas: &mut Map<String, Value>) {
         and("PartInformation", "materials", reference("[Material]")),
     );
     // After an update a decimal that was sent is a number.
-    let either = json!({"type": ["string", "number"]});
+    let either = json!({"type": ["string", "number"], "pattern": DECIMAL});
     add("WrittenMaterial", written(&material));
     add("WrittenMachine", written(&machine));
     let part = [
@@ -73,7 +87,8 @@ fn entities(schemas: &mut Map<String, Value>) {
     unit["properties"]["part"] = reference("PartInformation");
     add("WrittenUnit", unit);
     let message = json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]});
-    let mut refusal = object(&[("statusCode", integer()), ("message", message)], true);
+    let status = || json!({"type": "integer", "minimum": 400, "maximum": 599});
+    let mut refusal = object(&[("statusCode", status()), ("message", message)], true);
     refusal["properties"]["error"] = text();
     add("Refusal", refusal);
     let kind = "urn:shopfloor:problem:not_found";
@@ -84,7 +99,7 @@ fn entities(schemas: &mut Map<String, Value>) {
                 json!({"type": "string", "format": "uri", "examples": [kind]}),
             ),
             ("title", text()),
-            ("status", integer()),
+            ("status", status()),
             ("detail", text()),
             ("instance", json!({"type": "string", "format": "uri-reference"})),
         ],
@@ -98,15 +113,28 @@ fn entities(schemas: &mut Map<String, Value>) {
     add("MqttPublished", object(&published, true));
 }
 
-fn requests(schemas: &mut Map<String, Value>) {
-    let positive = || json!({"type": "integer", "format": "int32", "minimum": 1});
+fn events(schemas: &mut Map<String, Value>) {
+    let uuid = json!({"type": "string", "format": "uuid"});
+    schemas.insert("UnitId".into(), object(&[("id", uuid)], true));
+    schemas.insert("StreamReset".into(), object(&[("reason", text())], true));
+    let mut delivery = object(&[("topic", text())], true);
+    delivery["properties"]["message"] = text();
+    delivery["properties"]["base64"] = json!({"type": "string", "contentEncoding": "base64", "description": "In place of `message` where that is no UTF-8"});
+    schemas.insert("MqttDelivery".into(), delivery);
+}
+
+fn requests(schemas: &mut Map<String, Value>, limits: Limits) {
     let id = [("id", positive())];
-    let material = [("name", json!({"type": "string", "minLength": 1}))];
+    let material = [(
+        "name",
+        json!({"type": "string", "minLength": 1, "pattern": STORABLE}),
+    )];
     let part = [
         ("defaultPrice", json!({"type": "number", "minimum": 0})),
         ("timeToProduce", seconds()),
     ];
-    let date = json!({"type": "string", "description": "A day in one of fourteen forms", "examples": ["15/02/2020"]});
+    let date = json!({"type": "string", "pattern": PRICE_DATE, "examples": ["15/02/2020"],
+        "description": "A day that there is, in one of fourteen forms: day, month and year with slashes or hyphens"});
     let price = [("price", json!({"type": "number"})), ("date", date)];
     let required = [
         (
@@ -119,16 +147,20 @@ fn requests(schemas: &mut Map<String, Value>) {
         ("partId", integer()),
     ];
     let optional = [
-        ("var1", json!({"type": ["integer", "null"], "format": "int32"})),
-        ("var2", json!({"type": ["string", "null"]})),
-        ("var3", json!({"type": ["string", "null"]})),
-        ("var4", json!({"type": ["integer", "null"], "format": "int32"})),
+        ("var1", or_null(integer())),
+        ("var2", or_null(storable())),
+        ("var3", or_null(storable())),
+        ("var4", or_null(integer())),
     ];
     let with_id = |fields: &[(&str, Value)], id: Value| {
         let mut schema = object(fields, false);
         schema["properties"]["id"] = id;
         schema["required"] = json!(["id"]);
         closed(schema)
+    };
+    let at_least_one = |mut schema: Value, field: &str| {
+        schema["properties"][field]["minItems"] = json!(1);
+        schema
     };
     let many = |field: &'static str, item: Value| closed(object(&[(field, list(item))], true));
     let mut add = |name: &str, schema: Value| schemas.insert(name.into(), schema);
@@ -140,10 +172,13 @@ fn requests(schemas: &mut Map<String, Value>) {
         "MaterialChanges",
         many("materials", with_id(&material, positive())),
     );
-    add("MaterialIds", many("materials", closed(object(&id, true))));
+    let ids = many("materials", closed(object(&id, true)));
+    add("MaterialIds", at_least_one(ids, "materials"));
     add("MaterialLinks", many("materialIds", integer()));
     add("DatedPrice", closed(object(&price, true)));
-    add("DatedPrices", many("prices", reference("DatedPrice")));
+    let prices = many("prices", reference("DatedPrice"));
+    add("DatedPrices", prices.clone());
+    add("DatedPricesToDelete", at_least_one(prices, "prices"));
     add("NewPart", closed(object(&part, true)));
     add("NewParts", many("partInformations", reference("NewPart")));
     add("PartChange", closed(object(&part, false)));
@@ -151,10 +186,13 @@ fn requests(schemas: &mut Map<String, Value>) {
         "PartChanges",
         many("partInformations", with_id(&part, positive())),
     );
-    add("PartIds", many("partInformations", closed(object(&id, true))));
+    let ids = many("partInformations", closed(object(&id, true)));
+    add("PartIds", at_least_one(ids, "partInformations"));
     add("PartLinks", many("partInformationIds", integer()));
-    add("Quantity", object(&[("quantity", positive())], true));
-    add("MachineIds", object(&[("machineIds", list(integer()))], true));
+    let quantity = json!({"type": "integer", "minimum": 1, "maximum": limits.max_machines_per_request});
+    add("Quantity", object(&[("quantity", quantity)], true));
+    let ids = object(&[("machineIds", list(integer()))], true);
+    add("MachineIds", at_least_one(ids, "machineIds"));
     let mut unit = object(&required, true);
     for (name, schema) in &optional {
         unit["properties"][*name] = schema.clone();
@@ -165,7 +203,9 @@ fn requests(schemas: &mut Map<String, Value>) {
     add("UnitChange", closed(object(&all, false)));
     let uuid = json!({"type": "string", "format": "uuid"});
     add("UnitChanges", many("supplyChains", with_id(&all, uuid)));
-    let topic = json!({"type": "string", "minLength": 1, "description": "A topic without wildcards",
+    let plain = r"^[^+#\x00-\x1f\x7f-\x9f]+$";
+    let topic = json!({"type": "string", "minLength": 1, "maxLength": 65_535, "pattern": plain,
+        "description": "A topic without wildcards, of at most 65,535 bytes",
         "examples": ["factory/north/1/supply-chain"]});
     add(
         "MqttMessage",
@@ -177,12 +217,33 @@ fn text() -> Value {
     json!({"type": "string"})
 }
 
-fn integer() -> Value {
-    json!({"type": "integer", "format": "int32"})
+/// What Postgres holds in text.
+const STORABLE: &str = r"^[^\x00]*$";
+const DECIMAL: &str = r"^-?[0-9]+(\.[0-9]+)?$";
+const PRICE_DATE: &str = r"^([0-9]{2}/[0-9]{2}/[0-9]{4}|[0-9]{4}/[0-9]{2}/[0-9]{2}|[0-9]{1,2}-[0-9]{1,2}-[0-9]{4}|[0-9]{4}-[0-9]{2}-[0-9]{2})$";
+
+fn storable() -> Value {
+    json!({"type": "string", "pattern": STORABLE})
+}
+
+fn or_null(mut schema: Value) -> Value {
+    schema["type"] = json!([schema["type"], "null"]);
+    schema
+}
+
+pub(super) fn integer() -> Value {
+    json!({"type": "integer", "format": "int32", "minimum": i32::MIN, "maximum": i32::MAX})
+}
+
+/// An id that a row can have.
+pub(super) fn positive() -> Value {
+    json!({"type": "integer", "format": "int32", "minimum": 1, "maximum": i32::MAX})
 }
 
 fn seconds() -> Value {
-    json!({"type": "integer", "format": "int32", "minimum": 1, "description": "Seconds"})
+    let mut seconds = positive();
+    seconds["description"] = json!("Seconds");
+    seconds
 }
 
 fn list(items: Value) -> Value {
@@ -210,11 +271,11 @@ fn closed(mut schema: Value) -> Value {
 /// An entity's fields and those of the write.
 fn written(fields: &[(&str, Value)]) -> Value {
     let mut all = fields.to_vec();
-    all.push(("isDeleted", json!({"type": "boolean"})));
-    all.push((
-        "lastUpdate",
-        json!({"type": "string", "examples": ["2023-12-10 08:00:00.0000000"]}),
-    ));
+    all.push(("isDeleted", json!({"type": "boolean", "const": false})));
+    let pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\.0000000$";
+    let time = json!({"type": "string", "pattern": pattern, "description": "UTC",
+        "examples": ["2023-12-10 08:00:00.0000000"]});
+    all.push(("lastUpdate", time));
     object(&all, true)
 }
 

@@ -9,6 +9,7 @@ use axum::routing::get;
 use http::header;
 use utoipa_swagger_ui::Config;
 
+use super::Limits;
 use crate::error::Error;
 use crate::{reply, routes};
 
@@ -16,10 +17,13 @@ const PAGE: &str = "/api/v1/production";
 const DOCUMENT: &str = "/api/v1/production/production-swagger-spec.json";
 
 /// The document and Swagger UI. Reading them is not counted by the rate limit.
-pub(crate) fn routes() -> Router {
+pub(crate) fn routes(limits: Limits) -> Router {
     Router::new()
         .route(PAGE, get(|| async { file("index.html") }))
-        .route(DOCUMENT, get(|| async { reply::ok(&super::document()) }))
+        .route(
+            DOCUMENT,
+            get(move || async move { reply::ok(&super::document(limits)) }),
+        )
         .route(
             &format!("{PAGE}/{{file}}"),
             get(|Path(name): Path<String>| async move { file(&name) }),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::{BuildError, PoolError};
 use tokio_postgres::error::SqlState;
 
-use crate::error::Error;
+use crate::error::{Error, chain};
 
 /// A failure of the store. Nothing of it is for a client's eyes.
 #[derive(Debug, thiserror::Error)]
@@ -84,14 +84,7 @@ impl StoreError {
 
     /// This error and its sources on one line.
     pub(crate) fn chain(&self) -> String {
-        let mut line = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
-            source = error.source();
-        }
-        line
+        chain(self)
     }
 }
 

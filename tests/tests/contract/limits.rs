@@ -62,6 +62,25 @@ async fn a_body_that_cannot_be_read_is_refused_before_it_is_counted_and_the_gate
     assert_eq!(server.get("/machine").await.header("x-retry-remaining"), "49");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_says_when_to_come_back_and_not_when_the_window_ends() {
+    let mut cluster = tokio::task::spawn_blocking(postgres::own).await.unwrap();
+    cluster.create_database("away").unwrap();
+    let server = Server::start(&cluster.url("away"), any_port(), |config| {
+        config.rate_limit.enabled = true;
+        config.rate_limit.requests = 2;
+        config.database.connect_timeout_ms = 500;
+    })
+    .await;
+    tokio::task::block_in_place(|| cluster.kill()).unwrap();
+    let away = server.get("/machine").await;
+    assert_eq!((away.status, away.header("retry-after")), (503, "2"));
+    // The last of the window: earlier than its end the next one is refused.
+    let last = server.get("/machine").await;
+    assert_eq!((last.status, last.header("x-retry-remaining")), (503, "0"));
+    assert!(last.header("retry-after").parse::<u32>().unwrap() > 30);
+}
+
 #[tokio::test]
 async fn every_client_behind_the_proxy_has_its_own_window() {
     let server = limited(ListenerConfig {
@@ -113,6 +132,50 @@ async fn no_answer_names_what_it_was_made_with_and_every_answer_has_a_request_id
             .header("x-request-id"),
         "mine"
     );
+    for unfit in ["", "two words", "tab\there", &"x".repeat(129)] {
+        let answer = server
+            .with(&[("x-request-id", unfit)], "GET", "/materials", Value::Null)
+            .await;
+        assert_eq!(answer.header("x-request-id").len(), 36, "{unfit:?}");
+    }
+}
+
+#[tokio::test]
+async fn scripts_of_another_origin_may_read_every_header_that_tells_them_something() {
+    let server = Server::configured(|config| config.rate_limit.enabled = true).await;
+    let key = [("idempotency-key", "k"), ("origin", "https://elsewhere")];
+    let make = || server.with(&key, "POST", "/materials", json!({"name": "zinc"}));
+    let first = make().await;
+    let replayed = make().await;
+    let read = server
+        .with(
+            &[("origin", "https://elsewhere")],
+            "GET",
+            "/materials?pageSize=1",
+            Value::Null,
+        )
+        .await;
+    // What browsers show, and what is not for scripts.
+    let plain = [
+        "content-type",
+        "content-length",
+        "vary",
+        "access-control-allow-origin",
+        "access-control-expose-headers",
+    ];
+    for answer in [first, replayed, read] {
+        let exposed = answer.header("access-control-expose-headers").to_owned();
+        for name in answer
+            .headers
+            .keys()
+            .filter(|name| !plain.contains(&name.as_str()))
+        {
+            assert!(
+                exposed.split(',').any(|shown| shown == name.as_str()),
+                "{name} is not in {exposed}"
+            );
+        }
+    }
 }
 
 fn assert_unavailable(status: u16, retry_after: &str, body: &Value) {

@@ -186,6 +186,8 @@ async fn a_delete_of_many_is_all_or_nothing_and_tells_of_every_row() {
     for refused in [json!({}), json!([]), json!(null), json!([1.5]), json!(["x"])] {
         assert_eq!(machines(refused.clone()).await.status, 400, "{refused}");
     }
+    let nothing = server.json("DELETE", "/machine/many-machines", json!({})).await;
+    assert_eq!(nothing.status, 400, "not every machine");
     assert_eq!(machines(json!([2])).await.status, 204);
     assert_eq!(told(&server).await, [("machine".to_owned(), json!(2), true)]);
 }

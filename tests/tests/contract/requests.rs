@@ -37,6 +37,26 @@ async fn a_method_that_a_fixed_path_has_not_is_asked_of_the_path_with_an_id() {
 }
 
 #[tokio::test]
+async fn no_file_of_the_server_is_served() {
+    let server = Server::fresh().await;
+    for path in [
+        "/.env",
+        "/.git/config",
+        "/package.json",
+        "/Cargo.toml",
+        "/api/v1/.env",
+        "/api/v1/package.json",
+        "/api/v1/production/.gitignore",
+        "/api/v1/production/package.json",
+        "/api/v1/production/../../../Cargo.toml",
+        "/api/v1/production/..%2F..%2FCargo.toml",
+        "/api/v1/production/%2e%2e/%2e%2e/etc/passwd",
+    ] {
+        assert_eq!(server.send("GET", path, &[], "").await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_may_be_compressed_or_urlencoded_and_is_bounded_either_way() {
     let server = Server::fresh().await;
     let gzip = |text: String| {
