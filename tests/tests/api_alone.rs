@@ -50,7 +50,11 @@ fn it_migrates_the_postgres_that_it_is_given_and_answers() {
             ),
             (200, true)
         );
-        assert!(!list.headers.contains("\r\nx-ratelimit-limit:"), "{}", list.headers);
+        assert!(
+            !list.headers.contains("\r\nx-ratelimit-limit:"),
+            "{}",
+            list.headers
+        );
     }
     let created = http::request(Ipv4Addr::LOCALHOST.into(), listen, "POST", "/api/v1/machine").unwrap();
     assert_eq!(created.status, 201, "{}", created.body);

@@ -230,8 +230,9 @@ async fn referenced_parts(
 }
 
 /// The parameters of [`write_rows`] as a table with the columns of `supply_chain`, in the order of the rows.
+/// Their types are the columns' own: rows of others cannot be compared.
 const ROWS: &str = "(SELECT * FROM unnest($1::uuid[], $2::int[], $3::bigint[], $4::int[], $5::int[], $6::int[],
-        $7::text[], $8::text[], $9::int[], $10::boolean[])
+        $7::varchar[], $8::varchar[], $9::int[], $10::boolean[])
     AS new (id, \"machineId\", \"timeOfProduction\", \"partId\", \"order\", var1, var2, var3, var4, var5)) AS new";
 
 /// Runs `sql` once with all `units` as [`ROWS`].

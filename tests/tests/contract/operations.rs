@@ -411,10 +411,48 @@ async fn a_unit_changes_only_in_what_was_sent() {
             json!(["order must be a number conforming to the specified constraints"])
         )
     );
-    assert_eq!(
-        server.json("PATCH", &path, json!({"var2": null})).await.body["var2"],
-        Value::Null
-    );
+}
+
+#[tokio::test]
+async fn each_field_of_a_unit_changes_by_itself_and_nothing_at_all_is_no_fault() {
+    let (server, id) = factory().await;
+    let path = format!("/supply-chain/{id}");
+    for change in [
+        json!({}),
+        json!({"machineId": 2}),
+        json!({"timeOfProduction": "2024-01-01T00:00:00.000Z"}),
+        json!({"partId": 2}),
+        json!({"order": 8}),
+        json!({"var1": 1}),
+        json!({"var2": "a"}),
+        json!({"var3": "b"}),
+        json!({"var4": 4}),
+        json!({"var5": true}),
+        json!({"var5": false}),
+        json!({"var1": null, "var4": null}),
+        json!({"var2": null}),
+        json!({"var3": null}),
+        // The same again, and ids that are null, which are not sent.
+        json!({"var3": null, "machineId": null, "partId": null}),
+    ] {
+        let mut expected = server.get(&path).await.body;
+        for (name, value) in change.as_object().unwrap() {
+            if !name.ends_with("Id") || !value.is_null() {
+                expected[name] = value.clone();
+            }
+        }
+        let changed = server.json("PATCH", &path, change.clone()).await;
+        assert_eq!(changed.status, 200, "{change}: {}", changed.body);
+        assert_eq!(server.get(&path).await.body, expected, "{change}");
+        let mut many = change.clone();
+        many["id"] = json!(id);
+        let body = json!({"supplyChains": [many]});
+        let changed = server
+            .json("PATCH", "/supply-chain/many-supply-chain", body)
+            .await;
+        assert_eq!(changed.status, 200, "{change}: {}", changed.body);
+        assert_eq!(server.get(&path).await.body, expected, "{change}");
+    }
 }
 
 #[tokio::test]
