@@ -21,8 +21,9 @@ use crate::rig::Rig;
 use crate::segments::Damaged;
 use crate::unit::{Name, Receipt, Unit};
 
-/// What is missing this long after the last one came is lost.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What is missing this long after the last one came is lost. Kafka's own connections hang too: a broker that writes a
+/// transaction's markers gives such a request 30 s, and the gateway's next transaction waits as long, both more than once.
+const PATIENCE: Duration = Duration::from_secs(180);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The account of a run.
