@@ -41,6 +41,7 @@ pub fn run(data: &[u8]) {
         bytes: sent,
         at: 0,
         piece: usize::from(*piece).max(1),
+        answered: false,
     };
     let got = runtime.block_on(read_all(client));
     assert_eq!(got, expected.bytes, "bytes were lost, changed or made up");
@@ -100,11 +101,12 @@ async fn read_all(client: Client) -> Vec<u8> {
     got
 }
 
-/// Sends at most `piece` bytes at a time, and reads everything that comes.
+/// Sends at most `piece` bytes at a time, frames only once its request was answered, and reads everything that comes.
 struct Client {
     bytes: Vec<u8>,
     at: usize,
     piece: usize,
+    answered: bool,
 }
 
 impl AsyncRead for Client {
@@ -113,7 +115,12 @@ impl AsyncRead for Client {
         _: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let count = self.piece.min(out.remaining()).min(self.bytes.len() - self.at);
+        // The library takes a request in many small pieces for an attack.
+        let (end, piece) = match self.answered {
+            true => (self.bytes.len(), self.piece),
+            false => (UPGRADE.len(), UPGRADE.len()),
+        };
+        let count = piece.min(out.remaining()).min(end - self.at);
         out.put_slice(&self.bytes[self.at..self.at + count]);
         self.at += count;
         Poll::Ready(Ok(()))
@@ -121,7 +128,8 @@ impl AsyncRead for Client {
 }
 
 impl AsyncWrite for Client {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.answered = true;
         Poll::Ready(Ok(data.len()))
     }
 
