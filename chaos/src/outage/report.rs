@@ -135,7 +135,8 @@ impl Report {
         must(
             end <= half * MEMORY_RISE_MAX,
             format!(
-                "memory is flat: {end:.0} MiB at most in the second half of the outage, {half:.0} in the first"
+                "memory is flat: {end:.0} MiB at most in the second half of the outage, {half:.0} in the first (by whose end \
+                 bounded buffers must be full: else give it more MINUTES or RATE)"
             ),
         );
         let (growth, drain) = (self.growth_per_s(), self.drain_per_s());
