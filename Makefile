@@ -40,7 +40,7 @@ fuzz: ## each fuzz target, or TARGETS=codec, for SECONDS=60; what reaches new co
 		found=$(abspath $(TARGET))/fuzz/$$target; mkdir -p $$found; \
 		$(FUZZ) $$target $$found fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
 			-print_final_stats=1 || exit 1; \
-		$(FUZZ) $$target fuzz/corpus/$$target $$found -- -merge=1 -timeout=10 || exit 1; \
+		$(FUZZ) $$target fuzz/corpus/$$target $$found -- -set_cover_merge=1 -use_counters=0 -timeout=10 || exit 1; \
 	done
 
 chaos: ## faults under load, then an account of every acknowledged message; CYCLES, SEED, DELIVERY, FAULTS=kill,hang-kafka
