@@ -5,8 +5,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::auth::password_file;
 use crate::codec::{Frame, Packet, Protocol, Publish, decode, encode, frame};
+use crate::password_file;
 use crate::persistence;
 use crate::topic_pattern::{Pattern, Who};
 use crate::topics;

@@ -6,7 +6,7 @@
 //! - [`front`]: listeners in, connections served, drained at the end.
 //! - `codec/`: the one place that knows MQTT's bytes.
 //! - `connection/`: one device connection: CONNECT, batches, acknowledgements, subscriptions, its end.
-//! - `auth/`: who a client is, and what it may do; `topic_pattern`: what its rules are made of.
+//! - `auth/`: who a client is, and what it may do; [`password_file`], `topic_pattern`: what that is made of.
 //! - `registry`, `session`: sessions by client id; what is remembered of one: its `session_parts`; `acks`, what it has
 //!   given to the store; `receptions`, its QoS 2 publishes; `mailbox`, what waits for it; `quota`, the bound on all of it.
 //! - `persistence/`: what a restart finds of sessions and retained messages.
@@ -34,6 +34,7 @@ mod loads;
 mod mailbox;
 mod message;
 pub mod metrics;
+pub mod password_file;
 mod persistence;
 mod quota;
 mod receptions;
@@ -47,7 +48,6 @@ pub mod tap;
 mod topic_pattern;
 mod topics;
 
-pub use auth::password_file;
 pub use config::BrokerConfig;
 pub use front::Front;
 pub use persistence::PersistenceError;

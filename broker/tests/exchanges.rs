@@ -15,7 +15,7 @@ use common::counted::by_reason;
 use common::wire::{connect_v5, connect_v311, pubcomp, publish, publish_v5, publish_v311, pubrec, pubrel};
 use common::{Mode, Server, Store, Wire, config, counted, serve, serve_with};
 use shopfloor_broker::BrokerConfig;
-use shopfloor_broker::config::SessionConfig;
+use shopfloor_broker::config::{RefusedPublish, SessionConfig};
 
 #[tokio::test]
 async fn a_repeated_qos_2_publish_is_stored_once_also_over_a_reconnect() {
@@ -306,7 +306,10 @@ async fn an_identifier_too_many_ends_a_311_connection_rather_than_be_acknowledge
         max_unreleased: 2,
         ..SessionConfig::default()
     };
-    let server = serve_with(BrokerConfig { session, ..config() }, store.clone()).await;
+    let mut limits = BrokerConfig { session, ..config() };
+    // What the rules refuse may be acknowledged and dropped; this may not.
+    limits.acl.refused_publish_v311 = RefusedPublish::Acknowledge;
+    let server = serve_with(limits, store.clone()).await;
     let mut device = server.v311("press").await;
     for id in 1..=2 {
         device.send(publish_v311(2, id, "t", b"x")).await;

@@ -2,12 +2,11 @@
 //!
 //! - this file: who it is. A client certificate says it first, then a token, then a password; else it is anonymous.
 //! - [`certificate`]: the name in a client's certificate.
-//! - [`password_file`], [`passwords`]: users with hashed passwords, and what checking them may cost.
+//! - [`passwords`]: users with hashed passwords (`password_file`), and what checking them may cost.
 //! - [`acl`]: what it may publish and subscribe to.
 
 pub(crate) mod acl;
 mod certificate;
-pub mod password_file;
 pub(crate) mod passwords;
 
 use std::collections::HashMap;

@@ -15,8 +15,8 @@ use aws_lc_rs::rand::SystemRandom;
 use shopfloor_runtime::reload::Reload;
 use tokio::sync::Semaphore;
 
-use super::password_file::{self, Users};
 use crate::config::AuthConfig;
+use crate::password_file::{self, Users};
 
 const MAX_REMEMBERED: usize = 100_000;
 

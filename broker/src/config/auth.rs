@@ -7,7 +7,7 @@ use shopfloor_runtime::Problem;
 use shopfloor_runtime::check_ranges;
 use shopfloor_runtime::jwks::TokenConfig;
 
-use crate::auth::password_file;
+use crate::password_file;
 
 /// Who may connect.
 #[derive(Debug, Clone, Deserialize)]

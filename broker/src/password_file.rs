@@ -33,12 +33,12 @@ impl fmt::Debug for Users {
 }
 
 impl Users {
-    pub(super) fn hash(&self, name: &str) -> Option<&Arc<str>> {
+    pub(crate) fn hash(&self, name: &str) -> Option<&Arc<str>> {
         self.0.get(name)
     }
 
     /// Somebody's hash, to do the same work with for an unknown user.
-    pub(super) fn any_hash(&self) -> Option<&Arc<str>> {
+    pub(crate) fn any_hash(&self) -> Option<&Arc<str>> {
         self.0.values().next()
     }
 }
@@ -104,7 +104,7 @@ fn check_hash(hash: &str) -> Result<(), &'static str> {
 }
 
 /// Takes tens of milliseconds and as many megabytes: never on a task that serves connections.
-pub(super) fn verify(hash: &str, password: &[u8]) -> bool {
+pub(crate) fn verify(hash: &str, password: &[u8]) -> bool {
     PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
 }
 
