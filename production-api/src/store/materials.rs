@@ -163,7 +163,7 @@ impl Store {
             written.push(Written::changed(row.clone()));
         }
         match update_names(&tx, rows.into_values()).await {
-            Err(error) if error.violated() == Some(UNIQUE_NAME) => return Err(taken(&names.join(", "))),
+            Err(error) if error.violated() == Some(UNIQUE_NAME) => return Err(taken(&contested(&names))),
             outcome => outcome?,
         };
         emit(&tx, &written).await?;
@@ -236,6 +236,20 @@ async fn existing_names(tx: &Transaction<'_>, names: &[String]) -> Result<HashMa
     rows.iter()
         .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
         .collect()
+}
+
+/// Those of `names` that two rows were to have; all of them where another request was faster with one.
+fn contested(names: &[String]) -> String {
+    let mut seen = BTreeSet::new();
+    let twice: BTreeSet<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !seen.insert(*name))
+        .collect();
+    if twice.is_empty() {
+        return names.join(", ");
+    }
+    twice.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// The rows of `ids`, locked in the order of their ids so that two requests never wait for each other.

@@ -268,7 +268,8 @@ async fn renaming_many_materials_keeps_unsent_names_and_refuses_taken_ones_as_a_
     let text = "Conflict: Another material with these names already exists: iron";
     assert_eq!(taken.refusal(), (409, json!(text)));
     let twice = patch(json!([{"id": 1, "name": "tin"}, {"id": 2, "name": "tin"}])).await;
-    assert_eq!(twice.status, 409);
+    let text = "Conflict: Another material with these names already exists: tin";
+    assert_eq!(twice.refusal(), (409, json!(text)));
     let missing = patch(json!([{"id": 1, "name": "lead"}, {"id": 9, "name": "tin"}])).await;
     assert_eq!(
         missing.refusal(),
