@@ -4,7 +4,7 @@
 //!   the limiter off. A case must answer as recorded, status, body and the records that go to Kafka, unless
 //!   `differences` says why not and what instead.
 //! - `kafka`: the same cases with the relay and a real Kafka behind them.
-//! - `operations`: rules that no recorded case shows.
+//! - `operations`, `units`: rules that no recorded case shows.
 //! - `requests`: paths, methods and bodies as the original took them, and the document.
 //! - `races`: many requests for the same thing at once.
 //! - `limits`: the rate limit, protocols and what a client sees while Postgres is away.
@@ -19,6 +19,7 @@ mod operations;
 mod races;
 mod replay;
 mod requests;
+mod units;
 
 use shopfloor_tests::rest as server;
 
