@@ -111,8 +111,11 @@ async fn what_all_sessions_hold_is_bounded_and_those_who_read_go_on() {
     // Three quarters of the bound, less the subscriptions.
     let kept = messages_for(&server, "asleep").await;
     assert!((4..=5).contains(&kept), "{kept} were kept");
-    for _ in 0..3 {
+    for id in 11..=13 {
         publish_to_t(&mut device, &payload).await;
+        awake.expect(&publish_v311(1, id, "t", &payload)).await;
+        awake.send(puback(id)).await;
+        awake.ping().await;
     }
     assert_eq!(
         messages_for(&server, "asleep").await,

@@ -450,7 +450,12 @@ fn what_the_standard_forbids_is_refused_with_its_code() {
         ("empty topic", v5(b"\x30\x03\0\0\0"), 0x82),
         ("alias 0", v5(b"\x30\x07\0\x01t\x03\x23\0\0"), 0x94),
         ("property twice", v5(b"\x30\x08\0\x01t\x04\x01\0\x01\0"), 0x82),
-        ("foreign property", v5(b"\x30\x06\0\x01t\x02\x0B\x01"), 0x81),
+        ("foreign property", v5(b"\x30\x09\0\x01t\x05\x11\0\0\0\x01"), 0x81),
+        (
+            "subscription identifier of a client",
+            v5(b"\x30\x06\0\x01t\x02\x0B\x01"),
+            0x82,
+        ),
         ("property list too long", v5(b"\x30\x04\0\x01t\x09"), 0x81),
         ("topic longer than packet", v311(b"\x30\x03\0\x09t"), 0x81),
         ("SUBSCRIBE flags", v311(b"\x80\x06\0\x01\0\x01t\0"), 0x81),
