@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use common::counted::by_reason;
 use common::wire::{
-    connect_v5, connect_v311, packet, properties, puback, publish, publish_v5, publish_v311, subscribe_v5,
-    subscribe_v311, text,
+    connect_v5, connect_v311, packet, properties, puback, publish, publish_v5, publish_v311, pubrec,
+    subscribe_v5, subscribe_v311, text,
 };
 use common::{Mode, SOON, Server, Store, Wire, config, counted, serve_with};
 use shopfloor_broker::BrokerConfig;
@@ -107,6 +107,24 @@ async fn a_topic_over_the_limits_ends_a_311_connection_rather_than_be_acknowledg
     device.expect(&[0x90, 3, 0, 1, 0x80]).await;
     assert!(store.messages().is_empty());
     assert!(by_reason("publishes_refused", "topic_limits") >= before + 3);
+}
+
+#[tokio::test]
+async fn what_a_311_client_sent_before_a_refused_publish_is_acknowledged_and_the_refused_one_is_not() {
+    let store = Store::new(Mode::AtOnce);
+    let limits = BrokerConfig {
+        max_topic_levels: 3,
+        ..config()
+    };
+    let server = serve_with(limits, store.clone()).await;
+    let mut device = server.v311("press").await;
+    let window = [(1, 1, "a/1"), (2, 2, "a/2"), (1, 3, "a/b/c/d"), (1, 4, "a/4")];
+    let window = window.map(|(qos, id, topic)| publish_v311(qos, id, topic, b"x"));
+    device.send(window.concat()).await;
+    device.expect(&puback(1)).await;
+    device.expect(&pubrec(2)).await;
+    device.expect_end().await;
+    assert_eq!(store.messages().len(), 2);
 }
 
 #[tokio::test]

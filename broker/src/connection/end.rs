@@ -25,7 +25,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Tells the client, settles what is with the store, and lets go of the session.
     pub(crate) async fn end(mut self, close: Close) {
-        if close == Close::ShutDown {
+        // A client of 3.1.1 repeats without end what was before the refused publish, unless it is acknowledged.
+        if matches!(close, Close::ShutDown | Close::PublishRefused) {
             self.drain().await;
         }
         if close == Close::Panicked {
