@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
@@ -47,6 +47,8 @@ struct Inner {
     reader: Reader,
     order: Option<Order>,
     kept: Option<Kept>,
+    /// The one copy that is beyond the bound of all sessions, until the client has acknowledged it.
+    beyond: Weak<()>,
 }
 
 /// Where QoS 1 and 2 copies are kept for a restart.
@@ -151,7 +153,7 @@ impl Mailbox {
             self.signal();
             return None;
         }
-        let Some(share) = self.room_for(&delivery, &inner) else {
+        let Some(share) = self.room_for(&delivery, &mut inner) else {
             drop(inner);
             self.drop_for("session_store_full");
             return None;
@@ -177,18 +179,19 @@ impl Mailbox {
         ticket
     }
 
-    /// Room among all sessions. A client that has read all before it is not cut off by those that have not.
-    fn room_for(&self, delivery: &Delivery, inner: &Inner) -> Option<Share> {
+    /// Room among all sessions. A client that keeps up is not cut off by those that do not: one copy at a time goes
+    /// beyond the bound, from here to its acknowledgement.
+    fn room_for(&self, delivery: &Delivery, inner: &mut Inner) -> Option<Share> {
         let bytes = delivery.bytes();
         if inner.reader == Reader::Offline {
             return self.quota.share_asleep(bytes);
         }
         let mut share = self.quota.share();
         if !share.grow(bytes) {
-            if !inner.queue.is_empty() {
+            if !inner.queue.is_empty() || inner.beyond.strong_count() > 0 {
                 return None;
             }
-            share.grow_anyway(bytes);
+            (share, inner.beyond) = self.quota.share_beyond(bytes);
         }
         Some(share)
     }
@@ -391,6 +394,25 @@ mod tests {
         drop(asleep);
         slow.push(delivery(1));
         assert_eq!(slow.waiting().0, 2);
+    }
+
+    #[test]
+    fn a_client_that_reads_and_acknowledges_nothing_holds_one_copy_beyond_the_bound_of_all() {
+        let quota = Quota::new(2 * delivery(1).bytes());
+        let mailbox = mailbox_of(10, &quota);
+        assert!(mailbox.attach(mailbox.claim(), true));
+        let mut unacknowledged = Vec::new();
+        for _ in 0..10 {
+            mailbox.push(delivery(1));
+            unacknowledged.extend(mailbox.pop());
+        }
+        assert_eq!((unacknowledged.len(), quota.dropped()), (3, 7));
+        unacknowledged.pop();
+        mailbox.push(delivery(1));
+        assert!(
+            mailbox.pop().is_some(),
+            "its acknowledgement gives the place back"
+        );
     }
 
     #[test]

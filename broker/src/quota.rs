@@ -1,8 +1,8 @@
 //! What all sessions together may hold, in memory and on disk: messages that wait or are under way to subscribers,
 //! subscriptions, wills, open QoS 2 exchanges.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use metrics::Gauge;
 
@@ -25,6 +25,8 @@ pub(crate) struct Quota {
 pub(crate) struct Share {
     quota: Arc<Quota>,
     bytes: usize,
+    /// Where it is beyond the bound, for whoever allowed that once.
+    _beyond: Option<Arc<()>>,
 }
 
 impl Quota {
@@ -42,6 +44,7 @@ impl Quota {
         Share {
             quota: Arc::clone(self),
             bytes: 0,
+            _beyond: None,
         }
     }
 
@@ -57,6 +60,19 @@ impl Quota {
         let mut share = self.share();
         share.grow_anyway(bytes);
         share
+    }
+
+    /// For a copy beyond the bound; what comes with the share is alive as long as that is.
+    pub(crate) fn share_beyond(self: &Arc<Self>, bytes: usize) -> (Share, Weak<()>) {
+        let beyond = Arc::new(());
+        let alive = Arc::downgrade(&beyond);
+        let mut share = Share {
+            quota: Arc::clone(self),
+            bytes: 0,
+            _beyond: Some(beyond),
+        };
+        share.grow_anyway(bytes);
+        (share, alive)
     }
 
     /// A message found no room in a session, or in all of them together.
