@@ -27,6 +27,8 @@ pub(crate) struct Reception {
     /// As its exchange's.
     pub(crate) content: u32,
     pub(crate) progress: Received,
+    /// The store may have an exchange of a message that had the identifier before.
+    kept: bool,
     here: bool,
 }
 
@@ -47,10 +49,10 @@ pub(crate) enum Received {
     Releasing,
 }
 
-impl Received {
-    /// The store may know the exchange as open.
-    pub(crate) fn is_stored(self) -> bool {
-        self != Self::Passed
+impl Reception {
+    /// The store may have an exchange under the identifier.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept || self.progress != Received::Passed
     }
 }
 
@@ -71,6 +73,7 @@ impl Receptions {
                 number: 0,
                 content: exchange.content,
                 progress: Received::Recovered,
+                kept: false,
                 here: false,
             };
             if self.open.insert(exchange.packet_id, reception).is_none() {
@@ -88,10 +91,6 @@ impl Receptions {
     /// Publishes under way on this connection.
     pub(crate) fn here(&self) -> usize {
         self.here
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_empty()
     }
 
     pub(crate) fn get(&self, packet_id: u16) -> Option<Reception> {
@@ -124,6 +123,7 @@ impl Receptions {
             number: self.last_number,
             content,
             progress: Received::Pending,
+            kept: before.is_some_and(Reception::is_kept),
             here: true,
         };
         self.open.insert(packet_id, reception);
@@ -187,6 +187,20 @@ mod tests {
         receptions.end(1);
         assert_eq!(receptions.here(), 0);
         assert!(receptions.get(3).is_some());
+    }
+
+    #[test]
+    fn an_identifier_that_the_store_has_stays_to_be_released_when_a_message_takes_it_that_the_store_has_not()
+    {
+        let mut receptions = receptions();
+        assert!(receptions.begin(1, 7, 10).is_some());
+        receptions.progress(1, Received::Stored);
+        for packet_id in 1..=2 {
+            assert!(receptions.begin(packet_id, 8, 10).is_some());
+            receptions.progress(packet_id, Received::Passed);
+        }
+        let kept = |packet_id| receptions.get(packet_id).is_some_and(|open| open.is_kept());
+        assert!(kept(1) && !kept(2));
     }
 
     #[test]

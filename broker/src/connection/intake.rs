@@ -261,11 +261,11 @@ impl Intake {
         let found = open.map(|open| open.progress);
         let full = self.batch.offer.released.len() >= MAX_RELEASED;
         let before = (full || found == Some(Received::Pending)).then(|| std::mem::take(&mut self.batch));
-        if state.durable && found.is_some_and(Received::is_stored) {
+        if let Some(open) = open.filter(|open| state.durable && open.is_kept()) {
             self.batch.offer.released.push(Exchange {
                 session: self.session_key,
                 packet_id: ack.packet_id,
-                content: open.map_or(0, |open| open.content),
+                content: open.content,
             });
         }
         let reason = match found {

@@ -117,7 +117,8 @@ impl Hub {
             .durable
             .then(|| self.submit(Change::End { session: session.key }))
             .flatten();
-        if state.durable && !state.received.is_empty() {
+        // Also where none is known here to be open: a message that a dead letter's answer ended may have left one.
+        if state.durable {
             self.tap.forget_session(session.key);
         }
         state.give_back(&self.quota);
