@@ -154,6 +154,23 @@ async fn a_subscription_over_what_all_sessions_may_hold_is_refused_until_another
     next.subscribe_v5("machine/1", 0).await;
 }
 
+/// CONNECT of protocol `level` with a will.
+fn connect_with_will(level: u8, client_id: &str, will: &[u8]) -> Vec<u8> {
+    let props: &[u8] = if level == 5 { &[0] } else { &[] };
+    let length = (will.len() as u16).to_be_bytes();
+    let body = [
+        b"\0\x04MQTT",
+        &[level, 0x06, 0, 60][..],
+        props,
+        &text(client_id),
+        props,
+        &text("will"),
+        &length,
+        will,
+    ];
+    packet(0x10, &body)
+}
+
 #[tokio::test]
 async fn a_will_over_what_all_sessions_may_hold_is_refused_with_its_connection() {
     let server = server_of(SessionConfig {
@@ -163,27 +180,39 @@ async fn a_will_over_what_all_sessions_may_hold_is_refused_with_its_connection()
     .await;
     let before = by_reason("connects_refused", "session_store_full");
     let will = [b'w'; 50_000];
-    let connect = |level: u8| {
-        let props: &[u8] = if level == 5 { &[0] } else { &[] };
-        let length = (will.len() as u16).to_be_bytes();
-        let body = [
-            b"\0\x04MQTT",
-            &[level, 0x06, 0, 60][..],
-            props,
-            &text("press"),
-            props,
-            &text("will"),
-            &length,
-            &will,
-        ];
-        packet(0x10, &body)
-    };
     let mut device = server.wire().await;
-    device.send(connect(5)).await;
+    device.send(connect_with_will(5, "press", &will)).await;
     assert_eq!(device.packet().await[3], 0x97);
     let mut device = server.wire().await;
-    device.send(connect(4)).await;
+    device.send(connect_with_will(4, "press", &will)).await;
     device.expect(&[0x20, 2, 0, 3]).await;
     assert_eq!(by_reason("connects_refused", "session_store_full"), before + 2);
     server.v5("press").await.ping().await;
+}
+
+#[tokio::test]
+async fn a_will_that_waits_for_a_full_store_keeps_its_room_until_it_is_stored() {
+    counted::start();
+    let session = SessionConfig {
+        max_total_bytes: 64 * 1024,
+        ..SessionConfig::default()
+    };
+    let store = Store::new(Mode::Busy);
+    let server = serve_with(BrokerConfig { session, ..config() }, store.clone()).await;
+    let mut reader = server.v311("reader").await;
+    reader.subscribe_v311("will", 0).await;
+    let will = [b'w'; 20_000];
+    let mut device = server.wire().await;
+    device.send(connect_with_will(5, "press", &will)).await;
+    assert_eq!(device.packet().await[3], 0);
+    drop(device);
+    store.until(|store| store.refused() > 0).await;
+    let mut next = server.wire().await;
+    next.send(connect_with_will(5, "lathe", &will)).await;
+    assert_eq!(next.packet().await[3], 0x97);
+    store.set_mode(Mode::AtOnce);
+    reader.expect(&publish_v311(0, 0, "will", &will)).await;
+    let mut next = server.wire().await;
+    next.send(connect_with_will(5, "lathe", &will)).await;
+    assert_eq!(next.packet().await[3], 0);
 }

@@ -106,7 +106,7 @@ impl Hub {
         }
         self.fanout.update(session, &state.filters);
         if let Some(will) = state.will.take() {
-            self.publish_will(session.key, &will);
+            self.publish_will(session.key, will);
         }
         if let Some(afterlife) = state.afterlife.take() {
             afterlife.abort();
@@ -128,14 +128,15 @@ impl Hub {
         self.wait(ended)
     }
 
-    /// Publishes in a task of its own: whoever lets go of a session does not wait for the store.
-    pub(crate) fn publish_will(self: &Arc<Self>, publisher: u64, will: &PendingWill) {
-        let (hub, mut message) = (Arc::clone(self), will.message.clone());
+    /// Publishes in a task of its own: whoever lets go of a session does not wait for the store. The will keeps its room
+    /// until it is stored: a store that is full would let any number of them wait.
+    pub(crate) fn publish_will(self: &Arc<Self>, publisher: u64, will: Arc<PendingWill>) {
+        let hub = Arc::clone(self);
+        let mut message = will.message.clone();
         message.received_ms = now_ms();
         self.tasks.spawn(async move {
-            let topic = message.topic.clone();
             if let Err(error) = hub.publish(message, publisher).await {
-                tracing::warn!(?topic, %error, "a will was not published");
+                tracing::warn!(topic = ?will.message.topic, %error, "a will was not published");
             }
         });
     }
@@ -163,7 +164,7 @@ impl Hub {
         if will_delay.is_some_and(|delay| delay.is_zero())
             && let Some(will) = state.will.take()
         {
-            self.publish_will(session.key, &will);
+            self.publish_will(session.key, will);
         }
         self.keep(session, state, left_ms);
         let now = Instant::now();
@@ -178,7 +179,7 @@ impl Hub {
                 hub.until(will_at).await;
                 let mut state = session.state.lock().await;
                 if let Some(will) = state.will.take() {
-                    hub.publish_will(session.key, &will);
+                    hub.publish_will(session.key, will);
                     hub.keep(&session, &state, left_ms);
                 }
             }
