@@ -24,6 +24,8 @@ const KAFKA: &str = "kafka";
 const API: &str = "api";
 /// How often gauges are set and the spool's health is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long sinks that were told to stop may take: more than twice what they allow themselves.
+const SINKS_END_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a bridge cannot be opened, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +188,7 @@ impl Bridge {
             self.drain().await;
         }
         stop.cancel();
-        while sinks.join_next().await.is_some() {}
+        end(sinks, SINKS_END_WITHIN).await;
         let _crashed = keeping.await;
         let closed = self.shared.spool.close().await;
         self.shared.last_resort.close().await?;
@@ -202,7 +204,7 @@ impl Bridge {
             config: shared.config.kafka.clone(),
             gateway: Bytes::copy_from_slice(shared.gateway.as_bytes()),
             topics: shared.topics.clone(),
-            last_resort: shared.last_resort.clone(),
+            last_resort: shared.last_resort.until(stop),
         };
         let api = shared.api.as_ref().map(|progress| {
             ApiSink::new(
@@ -210,7 +212,7 @@ impl Bridge {
                 progress.clone(),
                 shared.config.api.clone(),
                 shared.gateway.clone(),
-                shared.last_resort.clone(),
+                shared.last_resort.until(stop),
             )
         });
         let api = api.transpose().map_err(BridgeFault::Api)?;
@@ -262,6 +264,19 @@ impl Bridge {
                 );
             }
         }
+    }
+}
+
+/// Waits for sinks that were told to stop; one that does not is cut off. Nothing is lost with it: its cursor stays.
+async fn end(mut sinks: JoinSet<&'static str>, within: Duration) {
+    let ended = async { while sinks.join_next().await.is_some() {} };
+    if tokio::time::timeout(within, ended).await.is_err() {
+        tracing::warn!(
+            sinks = sinks.len(),
+            within_ms = within.as_millis() as u64,
+            "sinks that were told to stop did not, and are cut off; the spool keeps what they had in hand"
+        );
+        sinks.abort_all();
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::DIRECTORY;
 use super::settled::Settled;
@@ -25,6 +26,7 @@ pub(crate) struct LastResort {
     gateway: String,
     config: SpoolConfig,
     spool: Arc<Mutex<Option<Spool>>>,
+    stop: CancellationToken,
 }
 
 impl LastResort {
@@ -35,17 +37,33 @@ impl LastResort {
             gateway: gateway.to_owned(),
             config: config(messages),
             spool: Arc::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// The same spool, for whom must not wait for room in it longer than until `stop`.
+    pub(crate) fn until(&self, stop: &CancellationToken) -> Self {
+        Self {
+            stop: stop.clone(),
+            ..self.clone()
         }
     }
 
     /// Resolves when the entry is on disk. While there is no room the sink waits, and `progress` says why.
+    ///
+    /// # Errors
+    /// [`SpoolError::Closed`] where there still is no room at the stop: the sink's cursor has not moved, so the next run
+    /// comes here again.
     pub(crate) async fn keep(&self, entry: Entry, progress: &Progress) -> Result<(), SpoolError> {
         let spool = self.open().await?;
         let mut stored = pin!(append(&spool, entry));
+        let mut held = false;
         let result = loop {
             tokio::select! {
+                biased;
                 result = &mut stored => break result,
-                () = tokio::time::sleep(LOOK_INTERVAL) => self.tell_if_held(&spool, progress),
+                () = self.stop.cancelled(), if held => break Err(SpoolError::Closed),
+                () = tokio::time::sleep(LOOK_INTERVAL) => held = self.tell_if_held(&spool, progress),
             }
         };
         if spool.fault().is_some() {
@@ -55,14 +73,16 @@ impl LastResort {
         result
     }
 
-    fn tell_if_held(&self, spool: &Spool, progress: &Progress) {
-        if let Some(hold) = spool.status().held {
+    fn tell_if_held(&self, spool: &Spool, progress: &Progress) -> bool {
+        let held = spool.status().held;
+        if let Some(hold) = held {
             progress.stuck(format!(
                 "a dead letter cannot be kept in {}: {hold}; make room on the disk, or settle letters with `shopfloor dlq` \
                  and start the gateway again, which gives their space back",
                 self.data_dir.join(DIRECTORY).display()
             ));
         }
+        held.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Spool>> {
@@ -164,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_letter_waits_for_room_and_the_operator_hears_of_it() {
+    async fn a_letter_waits_for_room_until_the_gateway_stops_and_the_operator_hears_of_it() {
         let dir = tempfile::tempdir().unwrap();
         let limits = |min_free_disk_bytes| SpoolConfig {
             min_free_disk_bytes,
@@ -173,7 +193,8 @@ mod tests {
         let spool = Spool::open(&dir.path().join("spool"), "gw-1", limits(0)).unwrap();
         let progress = Arc::new(Progress::new("kafka", spool.cursor("kafka").unwrap()));
         // No disk has as much free.
-        let full = LastResort::new(dir.path(), "gw-1", &limits(1 << 60));
+        let stop = CancellationToken::new();
+        let full = LastResort::new(dir.path(), "gw-1", &limits(1 << 60)).until(&stop);
         let waiting = tokio::spawn({
             let (full, progress) = (full.clone(), progress.clone());
             async move { full.keep(letter(), &progress).await }
@@ -193,8 +214,10 @@ mod tests {
         );
         assert!(!waiting.is_finished(), "it is neither lost nor given up");
         // Its sink keeps the record, and a gateway that is started with room keeps the letter.
-        waiting.abort();
-        assert!(waiting.await.unwrap_err().is_cancelled());
+        stop.cancel();
+        let gave_up = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+        let gave_up = gave_up.expect("a stop ends the wait").unwrap();
+        assert!(matches!(gave_up, Err(SpoolError::Closed)), "{gave_up:?}");
         full.close().await.unwrap();
         let roomy = LastResort::new(dir.path(), "gw-1", &limits(0));
         roomy.keep(letter(), &progress).await.unwrap();

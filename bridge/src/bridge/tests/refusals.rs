@@ -145,6 +145,48 @@ async fn what_even_the_dead_letter_topic_refuses_stays_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_without_room_for_a_dead_letter_can_be_stopped_and_the_next_one_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.kafka.max_record_bytes = 5_000;
+    let mut bridge = Bridge::open(config.clone(), "gw-1", dir.path()).unwrap();
+    let no_room = crate::spool::SpoolConfig {
+        min_free_disk_bytes: 1 << 60,
+        ..config.spool.clone()
+    };
+    let shared = Arc::get_mut(&mut bridge.shared).unwrap();
+    shared.last_resort = LastResort::new(dir.path(), "gw-1", &no_room);
+    let running = Running::of(bridge);
+    let huge = format!(r#"{{"id":3,"name":"Steel","note":"{}"}}"#, "x".repeat(10_000));
+    offer(&running.bridge, vec![publish("c", "material", huge.clone())]).await;
+    let told = tokio::time::timeout(PATIENCE, async {
+        while running.bridge.sinks()[0].trouble.is_none() {
+            tokio::task::yield_now().await;
+        }
+    });
+    told.await.expect("the operator hears of it");
+    running.stop().await;
+
+    let running = Running::start(config, dir.path());
+    running.caught_up().await;
+    running.stop().await;
+    let kept = Spool::open(&dir.path().join("dead-letters"), "gw-1", config_of_last_resort()).unwrap();
+    let cursor = kept.cursor("replay").unwrap();
+    let found = kept.reader(&cursor).next(10, 1 << 20).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].payload, huge);
+    kept.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_that_does_not_end_when_it_is_told_to_is_cut_off() {
+    let mut sinks = JoinSet::new();
+    sinks.spawn(std::future::pending());
+    let ended = tokio::time::timeout(PATIENCE, end(sinks, Duration::from_millis(10)));
+    ended.await.expect("a gateway can be stopped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_the_spool_takes_its_dead_letters_take_too() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config();
