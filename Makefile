@@ -26,7 +26,8 @@ up: ## the same on real Kafka, HAProxy, two API processes and two gateways
 
 test: ## unit, property, integration and end to end, against real parts
 	@scripts/setup.sh test
-	cargo build --locked --workspace --bins
+	@# With --tests the crates get the features that the tests ask for: without it all would be compiled twice.
+	cargo build --locked --workspace --bins --tests
 	cargo test --locked --workspace
 
 conformance: ## the MQTT suites of Eclipse Paho and Mosquitto; PAHO= and MOSQUITTO= name checkouts

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -176,19 +176,27 @@ fn without(text: &str, name: &str) -> (String, bool) {
     (kept, text.lines().any(|line| is_it(&line)))
 }
 
-/// Whoever reads the file finds the old one or the new one, whole; others than its owner find nothing.
+/// Whoever reads the file finds the old one or the new one, whole, under the same owner: root may change the file of the
+/// gateway's user, who is to read it still.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_absent| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = path.with_file_name(name);
-    let mode = fs::metadata(&path).map_or(0o600, |metadata| metadata.permissions().mode());
+    let old = fs::metadata(&path).ok();
+    let mode = old.as_ref().map_or(0o600, |old| old.permissions().mode());
     let written = (|| {
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(mode & 0o777)
             .open(&new)?;
+        if let Some(old) = &old {
+            let made = file.metadata()?;
+            if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
+                fchown(&file, Some(old.uid()), Some(old.gid()))?;
+            }
+        }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &path)
@@ -230,6 +238,22 @@ mod tests {
             1,
             "nothing is left behind"
         );
+    }
+
+    #[test]
+    fn a_file_of_another_user_stays_theirs() {
+        const SERVICE: u32 = 12_345;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("passwords");
+        set(&path, "press-1", b"geheim").unwrap();
+        // Only root can give a file away, and so meet this.
+        if std::os::unix::fs::chown(&path, Some(SERVICE), Some(SERVICE)).is_err() {
+            return;
+        }
+        set(&path, "mill", b"anders").unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (SERVICE, SERVICE));
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
