@@ -15,8 +15,8 @@ pub(super) fn of(path: &str) -> Value {
 }
 
 const UNITS: &str = "Server-sent events; the data of each is one JSON object.\n\n\
-    - `unit`: a unit that is new or has changed, as it is now. Units are told in the order in which their changes were \
-    committed; one that changed again meanwhile is told twice as it is now.\n\
+    - `unit`: a unit that is new or has changed, as it is now. The changes of one unit are told in their \
+    order; one that changed again meanwhile is told twice as it is now.\n\
     - `deleted`: the id of a unit that is gone.\n\
     - `left`: the id of a unit that this stream's filter took and, since a change, takes no more.\n\
     - `reset`: what changed since the last id is no longer known; read the list again. The stream goes on from then.\n\n\

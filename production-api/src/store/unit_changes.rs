@@ -10,6 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use deadpool_postgres::Client;
 use futures_util::future::try_join;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -202,25 +203,8 @@ impl Store {
         }
         more |= found.len() > UNITS;
         found.truncate(UNITS);
-        self.read_units(&mut found).await?;
+        read_units(&client, &mut found).await?;
         Ok(Changes::Some { units: found, more })
-    }
-
-    async fn read_units(&self, changes: &mut [Change]) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<Uuid> = changes.iter().map(|change| change.id).collect();
-        let client = self.client().await?;
-        let sql = format!("SELECT {COLUMNS} FROM supply_chain WHERE id = ANY ($1)");
-        let statement = client.prepare_cached(&sql).await?;
-        let rows = client.query(&statement, &[&ids]).await?;
-        let units = rows.iter().map(|row| unit(row).map(|unit| (unit.id, unit)));
-        let units: HashMap<Uuid, Unit> = units.collect::<Result<_, _>>()?;
-        for change in changes {
-            change.unit = units.get(&change.id).cloned();
-        }
-        Ok(())
     }
 
     /// Forgets changes that were numbered longer than `retention` ago, and the oldest of more than `max_rows` rows.
@@ -250,6 +234,24 @@ impl Store {
         client.execute(&statement, &parameters).await?;
         Ok(())
     }
+}
+
+/// The units of changes, as they are now, over the connection that found them: a look that waited for a second one
+/// while it holds its own would wait for looks that do the same.
+async fn read_units(client: &Client, changes: &mut [Change]) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = changes.iter().map(|change| change.id).collect();
+    let sql = format!("SELECT {COLUMNS} FROM supply_chain WHERE id = ANY ($1)");
+    let statement = client.prepare_cached(&sql).await?;
+    let rows = client.query(&statement, &[&ids]).await?;
+    let units = rows.iter().map(|row| unit(row).map(|unit| (unit.id, unit)));
+    let units: HashMap<Uuid, Unit> = units.collect::<Result<_, _>>()?;
+    for change in changes {
+        change.unit = units.get(&change.id).cloned();
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -56,6 +56,19 @@ fn insert(orders: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_stream_needs_one_connection_of_the_pool_and_gives_it_back() {
+    let server = server(&url().await, |config| config.database.max_connections = 1).await;
+    let mut stream = Stream::open(server.address, "", None).await;
+    for order in 1..=3 {
+        assert_eq!(
+            server.json("POST", "/supply-chain", unit(order, 1)).await.status,
+            201
+        );
+        assert_eq!(stream.orders(1).await, [order]);
+    }
+}
+
+#[tokio::test]
 async fn a_stream_tells_of_every_new_changed_and_deleted_unit_whoever_wrote_it() {
     let server = server(&url().await, |_| {}).await;
     let mut stream = Stream::open(server.address, "", None).await;
