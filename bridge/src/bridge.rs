@@ -106,6 +106,7 @@ impl Bridge {
             spool.clone(),
             exchanges.clone(),
             api.is_some(),
+            config.spool.commit_max_bytes,
         ));
         let last_resort = LastResort::new(data_dir, gateway, &config.spool);
         let gateway = gateway.to_owned();

@@ -118,6 +118,8 @@ pub enum Violation {
     NoApi,
     #[error("{why}: publish on a topic whose levels make a Kafka topic")]
     Topic { why: String },
+    #[error("the payload has {bytes} bytes as JSON, where at most {max_bytes} can be stored: send less")]
+    TooLarge { bytes: u64, max_bytes: u64 },
 }
 
 impl Violation {
@@ -135,6 +137,7 @@ impl Violation {
             Self::NotProtobuf { .. } => "not_protobuf",
             Self::NoApi => "no_api_for_id",
             Self::Topic { .. } => "bad_topic",
+            Self::TooLarge { .. } => "too_large",
         }
     }
 }

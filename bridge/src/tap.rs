@@ -28,6 +28,15 @@ use crate::stamp::Stamp;
 const MAX_REASON_BYTES: usize = 1_024;
 /// A W3C traceparent of version 00 has exactly this length.
 const TRACEPARENT_BYTES: usize = 55;
+/// What a commit has room for besides one message's payload and topic: an envelope's other parts (2 KiB) and the releases
+/// of QoS 2 that share its batch.
+pub const BESIDE_MESSAGE_BYTES: u64 = 32 * 1024;
+/// An envelope has the MQTT topic, and may have it as machine and key too.
+pub const TOPIC_COPIES: u64 = 3;
+/// Of a commit one batch may take this part, as the front counts: at most eight times that is stored, where JSON escapes
+/// what was protobuf, or each of the smallest messages becomes a dead letter.
+const BATCHES_PER_COMMIT: u64 = 16;
+const MAX_BATCH_BYTES: u64 = 256 * 1024;
 /// A usual envelope, for the first size of a batch's buffer.
 const ENVELOPE_BYTES: usize = 96;
 
@@ -39,15 +48,34 @@ pub struct Ingest {
     exchanges: Arc<Exchanges>,
     /// Somebody assigns ids to parts and materials that have none.
     has_api: bool,
+    /// The largest append that the spool takes.
+    commit_max_bytes: u64,
 }
 
 impl Ingest {
-    pub(crate) fn new(routes: RouteTable, spool: Spool, exchanges: Arc<Exchanges>, has_api: bool) -> Self {
+    pub(crate) fn new(
+        routes: RouteTable,
+        spool: Spool,
+        exchanges: Arc<Exchanges>,
+        has_api: bool,
+        commit_max_bytes: u64,
+    ) -> Self {
         Self {
             routes,
             spool,
             exchanges,
             has_api,
+            commit_max_bytes,
+        }
+    }
+
+    /// Whether this payload fits a commit; what came always does, as the configuration check sees to.
+    fn check_size(&self, payload: &Bytes, topic: &str) -> Result<(), Violation> {
+        let beside = BESIDE_MESSAGE_BYTES + TOPIC_COPIES * topic.len() as u64;
+        let max_bytes = self.commit_max_bytes.saturating_sub(beside);
+        match payload.len() as u64 {
+            bytes if bytes > max_bytes => Err(Violation::TooLarge { bytes, max_bytes }),
+            _ => Ok(()),
         }
     }
 }
@@ -92,13 +120,12 @@ impl Tap for Ingest {
             Ok(()) => Ok(receipt),
             Err(spool::Refused::Busy(..)) => Err(Refused::Busy(batch)),
             Err(spool::Refused::TooLarge(..)) => {
-                // The configuration check keeps packets below the spool's commit size, so this is a fault of ours;
-                // the receipt fails, and the publisher is not acknowledged.
+                // The sizes of packets and batches rule it out. Nothing may be stored that came behind it.
                 tracing::error!(
                     messages = batch.messages.len(),
                     "a batch is larger than the spool's commit_max_bytes"
                 );
-                Ok(receipt)
+                Err(Refused::Closed(batch))
             }
             Err(spool::Refused::Closed(..)) => Err(Refused::Closed(batch)),
         }
@@ -106,6 +133,10 @@ impl Tap for Ingest {
 
     fn room(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.spool.room())
+    }
+
+    fn max_batch_bytes(&self) -> usize {
+        (self.commit_max_bytes / BATCHES_PER_COMMIT).min(MAX_BATCH_BYTES) as usize
     }
 
     fn open_exchanges(&self) -> HashMap<u64, Vec<Exchange>> {
@@ -190,6 +221,7 @@ impl<'a> Intake<'a> {
         let protobuf = route.protobuf || says_protobuf(message);
         let (topic, client_id) = (message.topic.as_str(), &message.publisher.client_id);
         let accepted = accept(&message.payload, protobuf, route, self.ingest.has_api).and_then(|accepted| {
+            self.ingest.check_size(&accepted.payload, topic)?;
             self.texts.resolve(topic, client_id, route, &accepted.checked)?;
             Ok(accepted)
         });
@@ -313,3 +345,6 @@ fn record_id(received_ms: i64, random: &mut impl Rng) -> [u8; 16] {
 pub(crate) fn record_id_text(record_id: [u8; 16]) -> String {
     Uuid::from_bytes(record_id).to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,15 @@ impl Published {
         let properties = self.properties.as_deref().map_or(0, Properties::bytes);
         self.topic.as_bytes().len() + self.payload.len() + properties
     }
+
+    /// What it counts in a batch: a store keeps more of the smallest message than its own bytes.
+    pub fn batch_bytes(&self) -> usize {
+        self.bytes() + STORED_BESIDE_BYTES
+    }
 }
+
+/// Part of the room that a batch has is taken by a message whatever its size.
+const STORED_BESIDE_BYTES: usize = 256;
 
 /// A QoS 2 exchange: from the moment that its message is stored until it is released, a PUBLISH with this identifier,
 /// this content and the DUP flag is the same message; any other is a new one, which takes the identifier over. The session is part of it, so whatever an ended session left open concerns
@@ -219,7 +227,7 @@ pub trait Tap: Send + Sync + 'static {
     /// Resolves when an offer is worth another try. A hint, not a reservation.
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// The largest batch, in [`Published::bytes`]; a single larger message is still taken alone.
+    /// The largest batch, in [`Published::batch_bytes`]; a single larger message is still taken alone.
     fn max_batch_bytes(&self) -> usize {
         256 * 1024
     }

@@ -233,6 +233,7 @@ fn small_gateway() -> Vec<(String, String)> {
         ("MQTT__CONNECT_TIMEOUT_MS", &timeout_ms),
         ("MQTT__WRITE_TIMEOUT_MS", &timeout_ms),
         ("MQTT__MAX_KEEP_ALIVE_S", &KEEP_ALIVE.as_secs()),
+        ("MQTT__MAX_PACKET_BYTES", &(SEGMENT_BYTES / 16)),
         ("BRIDGE__SPOOL__MAX_BYTES", &(48 * SEGMENT_BYTES)),
         ("BRIDGE__SPOOL__SEGMENT_MAX_BYTES", &SEGMENT_BYTES),
         ("BRIDGE__SPOOL__COMMIT_MAX_BYTES", &(SEGMENT_BYTES / 8)),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use shopfloor_api::ApiConfig;
 use shopfloor_bridge::BridgeConfig;
+use shopfloor_bridge::tap::{BESIDE_MESSAGE_BYTES, TOPIC_COPIES};
 use shopfloor_broker::BrokerConfig;
 use shopfloor_runtime::Problem;
 use shopfloor_runtime::accept::ListenerConfig;
@@ -112,6 +113,7 @@ impl Config {
         }
         if written || role == Role::Gateway {
             self.mqtt.problems("mqtt", &mut out);
+            self.check_packets_fit(&mut out);
         }
         if written || role == Role::Api {
             self.api.problems("api", &mut out);
@@ -128,6 +130,22 @@ impl Config {
         }
         self.log.problems("log", &mut out);
         out
+    }
+
+    /// The largest packet must fit one commit of the spool: else its device would send it for ever.
+    fn check_packets_fit(&self, out: &mut Vec<Problem>) {
+        let topics = TOPIC_COPIES.saturating_mul(self.mqtt.max_topic_bytes as u64);
+        let least = (self.mqtt.max_packet_bytes as u64)
+            .saturating_add(topics)
+            .saturating_add(BESIDE_MESSAGE_BYTES);
+        let commit_max_bytes = self.bridge.spool.commit_max_bytes;
+        if commit_max_bytes < least {
+            out.push(Problem::new(
+                "bridge.spool.commit_max_bytes",
+                format!("{commit_max_bytes} does not hold one packet of mqtt.max_packet_bytes"),
+                format!("raise it to {least} or more, or lower mqtt.max_packet_bytes"),
+            ));
+        }
     }
 }
 
@@ -189,6 +207,18 @@ mod tests {
         let problems = Config::read(None, std::iter::empty(), Role::Gateway).unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:#?}");
         assert!(problems[0].text.starts_with("mqtt.auth"), "{problems:#?}");
+    }
+
+    #[test]
+    fn a_packet_that_no_commit_of_the_spool_holds_is_a_problem() {
+        let text = "[mqtt]\nmax_packet_bytes = 16777216\n[mqtt.auth]\nallow_anonymous = true\n";
+        let problems = read(text).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        let text = &problems[0].text;
+        assert!(
+            text.starts_with("bridge.spool.commit_max_bytes") && text.contains("mqtt.max_packet_bytes"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -44,7 +44,8 @@ impl Life {
         spool.cursor("sink").unwrap();
         let exchanges = Arc::new(Exchanges::recover(dir, &spool).unwrap());
         let routes = RouteTable::compile(&default_routes()).unwrap();
-        let tap = Ingest::new(routes, spool.clone(), exchanges.clone(), true);
+        let max = SpoolConfig::default().commit_max_bytes;
+        let tap = Ingest::new(routes, spool.clone(), exchanges.clone(), true, max);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         Self {
             spool,

@@ -16,7 +16,7 @@ use crate::tap::{Exchange, Published, Publisher, Topic};
 use crate::topics;
 
 /// Releases in one batch, so that their entries fit one commit of the store.
-const MAX_RELEASED: usize = 1024;
+const MAX_RELEASED: usize = 256;
 
 /// Copied: an alias lives as long as its connection and must not keep the read buffer. Of a topic that is longer than
 /// a topic may be, only as much as is refused again.
@@ -235,7 +235,7 @@ impl Intake {
     /// Adds a message to the batch, and to the store's part of it where it `is_new`. Gives back the batch before it,
     /// where that is full.
     fn add(&mut self, hub: &Hub, message: Published, mut owed: Owed, is_new: bool) -> Option<Batch> {
-        let bytes = message.bytes();
+        let bytes = message.batch_bytes();
         let full = (!self.batch.offer.messages.is_empty()
             && self.batch.bytes + bytes > hub.tap.max_batch_bytes())
         .then(|| std::mem::take(&mut self.batch));
