@@ -120,12 +120,13 @@ impl Mailbox {
         });
     }
 
-    /// The session is over: nothing of it is kept any more.
-    pub(crate) fn forget(&self) {
+    /// The session is over: nothing of it is kept any more. Gives what waited.
+    pub(crate) fn forget(&self) -> VecDeque<Delivery> {
         let mut inner = self.lock();
         inner.kept = None;
-        inner.queue = VecDeque::new();
+        let queue = std::mem::take(&mut inner.queue);
         inner.count();
+        queue
     }
 
     /// Queues a copy, or drops it where there is no room (counted). Gives the ticket of one that is kept.

@@ -122,6 +122,11 @@ impl Share {
         self.bytes += bytes;
     }
 
+    /// Takes over what another one has.
+    pub(crate) fn absorb(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;

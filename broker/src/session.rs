@@ -112,11 +112,16 @@ impl SessionState {
         self.filters = filters;
     }
 
-    /// The session is over: what it held is free, whoever still knows it.
-    pub(crate) fn give_back(&mut self, quota: &Arc<Quota>) {
+    /// The session is over: what it held is free, whoever still knows it, but the room of messages sent, which it gives.
+    pub(crate) fn give_back(&mut self, quota: &Arc<Quota>) -> Share {
         self.share = quota.share();
         self.received = Receptions::new(quota.share());
-        self.inflight = VecDeque::new();
+        let mut sent = quota.share();
+        std::mem::take(&mut self.inflight)
+            .into_iter()
+            .filter_map(|inflight| inflight.stage.into_share())
+            .for_each(|share| sent.absorb(share));
+        sent
     }
 
     /// Its connection has ended: what that had given to the store may still come to be known as stored.

@@ -39,6 +39,16 @@ pub(crate) enum Stage {
     Released,
 }
 
+impl Stage {
+    /// Of what all sessions may hold.
+    pub(crate) fn into_share(self) -> Option<Share> {
+        match self {
+            Self::Published(delivery) => delivery.share,
+            Self::Released => None,
+        }
+    }
+}
+
 /// A will with the identity under which it is published.
 #[derive(Debug)]
 pub(crate) struct PendingWill {

@@ -15,6 +15,7 @@ use crate::hub::Hub;
 use crate::message::{Delivery, now_ms};
 use crate::metrics;
 use crate::persistence::{Change, Ticket};
+use crate::quota::Share;
 use crate::session::{Session, SessionState};
 use crate::session_parts::{Inflight, Stage};
 
@@ -124,7 +125,7 @@ impl Outgoing {
             };
             let position = delivery.position;
             if !self.may_receive(hub, client, &delivery) {
-                done(hub, session, position);
+                done(hub, session, position, delivery.share);
                 continue;
             }
             if delivery.qos == 0 {
@@ -140,7 +141,7 @@ impl Outgoing {
                     stage: Stage::Published(delivery),
                 });
             } else {
-                done(hub, session, position);
+                done(hub, session, position, delivery.share);
             }
         }
         let sent = std::mem::take(&mut self.sent);
@@ -271,15 +272,19 @@ pub(crate) fn puback(
 /// The subscriber is done with it.
 fn remove(hub: &Hub, session: &Session, state: &mut SessionState, at: usize) {
     if let Some(inflight) = state.inflight.remove(at) {
-        done(hub, session, inflight.position);
+        done(hub, session, inflight.position, inflight.stage.into_share());
     }
 }
 
 /// A restart need not find it any more. Nobody waits: one that is found all the same is sent again as what it is.
-fn done(hub: &Hub, session: &Session, position: u64) {
+fn done(hub: &Hub, session: &Session, position: u64, share: Option<Share>) {
     if position > 0 {
         let session = session.key;
-        let _nobody_waits = hub.submit(Change::Done { session, position });
+        let _nobody_waits = hub.submit(Change::Done {
+            session,
+            position,
+            _share: share,
+        });
     }
 }
 
@@ -329,12 +334,13 @@ pub(crate) fn pubrec(
     }
     let mut kept = None;
     if let Some(inflight) = state.inflight.get_mut(at) {
-        inflight.stage = Stage::Released;
+        let share = std::mem::replace(&mut inflight.stage, Stage::Released).into_share();
         if inflight.position > 0 {
             kept = hub.submit(Change::Received {
                 session: session.key,
                 position: inflight.position,
                 packet_id: ack.packet_id,
+                _share: share,
             });
         }
     }

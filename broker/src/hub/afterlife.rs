@@ -111,17 +111,26 @@ impl Hub {
         if let Some(afterlife) = state.afterlife.take() {
             afterlife.abort();
         }
+        let mut share = state.give_back(&self.quota);
         // Before the end is submitted: nothing comes behind it.
-        session.mailbox.forget();
+        let queue = session.mailbox.forget();
+        queue
+            .into_iter()
+            .filter_map(|delivery| delivery.share)
+            .for_each(|waiting| share.absorb(waiting));
         let ended = state
             .durable
-            .then(|| self.submit(Change::End { session: session.key }))
+            .then(|| {
+                self.submit(Change::End {
+                    session: session.key,
+                    _share: share,
+                })
+            })
             .flatten();
         // Also where none is known here to be open: a message that a dead letter's answer ended may have left one.
         if state.durable {
             self.tap.forget_session(session.key);
         }
-        state.give_back(&self.quota);
         state.ended = true;
         self.registry.remove(session);
         self.metrics.sessions.set(self.registry.len() as f64);

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::message::{Delivery, Message};
+use crate::quota::Share;
 use crate::session_parts::{Inflight, PendingWill, Subscribed};
 
-/// Something that a restart must find.
+/// Something that a restart must find. Messages that wait here for the disk keep their room (`_share`): what ends one
+/// comes behind it and has its room until then.
 #[derive(Debug)]
 pub(crate) enum Change {
     /// A session begins, is resumed or left: its row as it is from now on.
@@ -14,6 +16,7 @@ pub(crate) enum Change {
     /// A session is over, with all that it had.
     End {
         session: u64,
+        _share: Share,
     },
     Subscribe {
         session: u64,
@@ -42,11 +45,13 @@ pub(crate) enum Change {
         session: u64,
         position: u64,
         packet_id: u16,
+        _share: Option<Share>,
     },
     /// Nothing of it is left to do.
     Done {
         session: u64,
         position: u64,
+        _share: Option<Share>,
     },
 }
 

@@ -178,7 +178,7 @@ impl<'a> Tables<'a> {
                 let record = SessionRecord::from(&**session).encode_to_vec();
                 self.sessions.insert(session.key, record.as_slice())?;
             }
-            Change::End { session } => {
+            Change::End { session, .. } => {
                 self.sessions.remove(session)?;
                 let of_session = (*session, "")..(session.saturating_add(1), "");
                 self.subscriptions.retain_in(of_session, |_, _| false)?;
@@ -223,11 +223,14 @@ impl<'a> Tables<'a> {
                 session,
                 position,
                 packet_id,
+                ..
             } => {
                 self.queue.remove((*session, *position))?;
                 self.sent.insert((*session, *position), (*packet_id, true))?;
             }
-            Change::Done { session, position } => {
+            Change::Done {
+                session, position, ..
+            } => {
                 self.queue.remove((*session, *position))?;
                 self.sent.remove((*session, *position))?;
             }

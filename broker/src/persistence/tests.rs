@@ -13,6 +13,7 @@ use super::tables::Meta;
 use super::*;
 use crate::codec::SubscribeOptions;
 use crate::message::{Delivery, Message};
+use crate::quota::Quota;
 use crate::session_parts::{Inflight, PendingWill, Stage, Subscribed};
 use crate::tap::{Properties, Published, Publisher, Topic};
 
@@ -119,13 +120,18 @@ async fn a_start_finds_what_was_durable_and_nothing_of_an_ended_session() {
             Change::Done {
                 session: 2,
                 position: 1,
+                _share: None,
             },
             Change::Received {
                 session: 2,
                 position: 2,
                 packet_id: 2,
+                _share: None,
             },
-            Change::End { session: 1 },
+            Change::End {
+                session: 1,
+                _share: Quota::new(0).share(),
+            },
             Change::Retain(Arc::new(message("kept", b"1"))),
             Change::Retain(Arc::new(message("removed", b"1"))),
             Change::Retain(Arc::new(message("removed", b""))),
@@ -263,6 +269,30 @@ async fn what_relies_on_a_full_disk_waits_and_goes_on_by_itself() {
     drop(persistence);
     let (_persistence, restored) = open_on(&disk);
     assert_eq!(clients(&restored), ["before", "meanwhile"]);
+}
+
+#[tokio::test]
+async fn a_message_that_waits_for_a_full_disk_has_its_room_although_its_client_has_acknowledged_it() {
+    let disk = Disk::default();
+    let (persistence, _) = open_on(&disk);
+    durable(&persistence, [session(1, "reader")]).await;
+    disk.full.store(true, Ordering::SeqCst);
+    let quota = Quota::new(100);
+    let mut share = quota.share();
+    assert!(share.grow(100));
+    persistence.submit(queued(1, 1, b"x"));
+    let ticket = persistence.submit(Change::Done {
+        session: 1,
+        position: 1,
+        _share: Some(share),
+    });
+    assert!(!quota.share().grow(1));
+    disk.full.store(false, Ordering::SeqCst);
+    tokio::time::timeout(PATIENCE, persistence.wait(ticket))
+        .await
+        .expect("in time")
+        .expect("durable");
+    assert!(quota.share().grow(100));
 }
 
 #[tokio::test]

@@ -52,7 +52,10 @@ pub(super) fn run(shared: &Shared, database: Database, clock: Clock) {
             // An error leaves the database unusable by design: nothing is known of what it had in memory.
             database.reopen();
         }
-        committed(shared, changes.len());
+        let count = changes.len();
+        // First, so that who waits for them finds their room free.
+        drop(changes);
+        committed(shared, count);
     }
 }
 
