@@ -11,6 +11,7 @@ use crate::persistence::{Change, Persistence, Ticket};
 use crate::topics;
 
 /// Retained messages in memory, within bounds: over them the new one is not retained (counted), the stored ones stay.
+/// As many bytes may wait for the disk, of newer and newer messages of the same topics.
 #[derive(Debug)]
 pub(crate) struct Retained {
     inner: Mutex<Inner>,
@@ -58,6 +59,11 @@ impl Retained {
     /// Takes the place of the topic's last one; an empty payload removes it. Gives the ticket of what is kept.
     pub(crate) fn set(&self, message: &Arc<Message>) -> Option<Ticket> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let unwritten = self.persistence.as_ref().map_or(0, |kept| kept.retained_bytes());
+        if unwritten > self.config.max_bytes && !message.payload.is_empty() {
+            metrics::dropped("retained_full");
+            return None;
+        }
         if !inner.set(message, &self.config) {
             return None;
         }

@@ -55,6 +55,16 @@ pub(crate) enum Change {
     },
 }
 
+impl Change {
+    /// Of a retained message, which nobody else may have any more once the topic has a newer one.
+    pub(super) fn retained_bytes(&self) -> usize {
+        match self {
+            Self::Retain(message) => message.bytes(),
+            _ => 0,
+        }
+    }
+}
+
 /// A session's own row.
 #[derive(Debug, Clone)]
 pub(crate) struct KeptSession {

@@ -80,6 +80,7 @@ impl Persistence {
         queue.submitted += 1;
         let ticket = Ticket(queue.submitted);
         if !queue.ended {
+            queue.retained_bytes += change.retained_bytes();
             queue.changes.push_back(change);
         }
         drop(queue);
@@ -98,6 +99,11 @@ impl Persistence {
             queue.waiting.insert(behind, (ticket.0, sender));
         }
         Wait(receiver)
+    }
+
+    /// Bytes of retained messages that wait for the disk.
+    pub(crate) fn retained_bytes(&self) -> usize {
+        self.shared.lock().retained_bytes
     }
 
     /// Milliseconds that the store has existed.

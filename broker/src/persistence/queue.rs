@@ -42,6 +42,8 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) changes: VecDeque<Change>,
+    /// Of the retained messages that are not committed.
+    pub(super) retained_bytes: usize,
     pub(super) submitted: u64,
     pub(super) durable: u64,
     /// By ticket, since tickets only grow.

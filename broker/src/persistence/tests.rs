@@ -12,8 +12,10 @@ use proptest::prelude::*;
 use super::tables::Meta;
 use super::*;
 use crate::codec::SubscribeOptions;
+use crate::config::RetainedConfig;
 use crate::message::{Delivery, Message};
 use crate::quota::Quota;
+use crate::retained::Retained;
 use crate::session_parts::{Inflight, PendingWill, Stage, Subscribed};
 use crate::tap::{Properties, Published, Publisher, Topic};
 
@@ -293,6 +295,29 @@ async fn a_message_that_waits_for_a_full_disk_has_its_room_although_its_client_h
         .expect("in time")
         .expect("durable");
     assert!(quota.share().grow(100));
+}
+
+#[tokio::test]
+async fn one_topic_does_not_fill_the_memory_with_retained_messages_while_the_disk_is_full() {
+    let disk = Disk::default();
+    let persistence = Arc::new(open_on(&disk).0);
+    durable(&persistence, [session(1, "before")]).await;
+    disk.full.store(true, Ordering::SeqCst);
+    let config = RetainedConfig {
+        max_bytes: 10_000,
+        ..RetainedConfig::default()
+    };
+    let retained = Retained::new(config, Some(Arc::clone(&persistence)));
+    let set = |payload: &[u8]| retained.set(&Arc::new(message("t", payload)));
+    let tickets: Vec<_> = (0..100).filter_map(|_| set(&[b'x'; 1_000])).collect();
+    assert_eq!(tickets.len(), 10);
+    let removed = set(b"").expect("what frees room is taken");
+    disk.full.store(false, Ordering::SeqCst);
+    tokio::time::timeout(PATIENCE, persistence.wait(removed))
+        .await
+        .expect("in time")
+        .expect("durable");
+    assert!(set(b"on").is_some());
 }
 
 #[tokio::test]

@@ -53,9 +53,10 @@ pub(super) fn run(shared: &Shared, database: Database, clock: Clock) {
             database.reopen();
         }
         let count = changes.len();
+        let retained_bytes: usize = changes.iter().map(Change::retained_bytes).sum();
         // First, so that who waits for them finds their room free.
         drop(changes);
-        committed(shared, count);
+        committed(shared, count, retained_bytes);
     }
 }
 
@@ -84,8 +85,9 @@ fn pause(shared: &Shared) -> bool {
     !queue.closing
 }
 
-fn committed(shared: &Shared, count: usize) {
+fn committed(shared: &Shared, count: usize, retained_bytes: usize) {
     let mut queue = shared.lock();
+    queue.retained_bytes -= retained_bytes;
     if queue.trouble.take().is_some() {
         tracing::info!("sessions and retained messages are written again");
     }
