@@ -21,7 +21,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let mut config = args.config.require(Role::Gateway)?;
     telemetry::init_logs(&config.log);
-    open_files::fit(&mut config.mqtt.listeners);
+    open_files::fit(&mut config.mqtt.listeners, &mut config.admin);
     let metrics = telemetry::init_metrics().context("cannot install the metrics recorder")?;
     shopfloor_broker::metrics::describe();
     shopfloor_bridge::metrics::describe();

@@ -4,19 +4,33 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shopfloor_runtime::accept::ListenerConfig;
 
-/// For the spool, the sessions, the sinks and the admin endpoint.
+/// For the spool, the sessions, the sinks and, where the limit is too low for all, the admin endpoint.
 const RESERVED: u64 = 512;
+/// Of them for the admin endpoint: a scraper and a few probes.
+const ADMIN_PLACES: usize = 64;
 
 /// Raises this process's limit as far as it needs and may, and gives the listeners as many places as are left.
-pub(crate) fn fit(listeners: &mut [ListenerConfig]) {
-    let wanted: u64 = listeners
+pub(crate) fn fit(listeners: &mut [ListenerConfig], admin: &mut ListenerConfig) {
+    let all = wanted(listeners).saturating_add(admin.max_connections as u64);
+    if let Some(files) = raise(all.saturating_add(RESERVED)) {
+        distribute(files, listeners, admin);
+    }
+}
+
+fn wanted(listeners: &[ListenerConfig]) -> u64 {
+    listeners
         .iter()
         .map(|listener| listener.max_connections as u64)
-        .sum();
-    let Some(files) = raise(wanted.saturating_add(RESERVED)) else {
-        return;
-    };
+        .sum()
+}
+
+fn distribute(files: u64, listeners: &mut [ListenerConfig], admin: &mut ListenerConfig) {
+    let wanted = wanted(listeners);
     let places = files.saturating_sub(RESERVED);
+    if wanted.saturating_add(admin.max_connections as u64) <= places {
+        return;
+    }
+    admin.max_connections = admin.max_connections.min(ADMIN_PLACES);
     if wanted <= places {
         return;
     }
@@ -58,5 +72,22 @@ mod tests {
     fn places_are_shared_as_they_were_wanted_and_each_listener_has_one() {
         let shares = [20_000, 10_000, 1].map(|own| share(own, 3_000, 30_001));
         assert_eq!(shares, [1_999, 999, 1]);
+    }
+
+    #[test]
+    fn the_admin_endpoint_takes_no_file_that_the_spool_needs() {
+        let listener = || ListenerConfig::new(([127, 0, 0, 1], 0).into());
+        let fitted = |files| {
+            let (mut mqtt, mut admin) = ([listener()], listener());
+            distribute(files, &mut mqtt, &mut admin);
+            (mqtt[0].max_connections, admin.max_connections)
+        };
+        assert_eq!(fitted(700), (188, ADMIN_PLACES), "few for both");
+        assert_eq!(
+            fitted(20_000 + RESERVED),
+            (20_000, ADMIN_PLACES),
+            "enough for MQTT"
+        );
+        assert_eq!(fitted(40_000 + RESERVED), (20_000, 20_000), "enough for both");
     }
 }

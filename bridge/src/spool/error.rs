@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::Entry;
 
 /// Called once with the sequences of the entries when they are durable, or with the reason why they are not.
@@ -91,6 +93,8 @@ pub enum Hold {
     DiskFull,
     /// The file system is read-only.
     ReadOnly,
+    /// The process, or the machine, may open no further file.
+    OpenFiles,
 }
 
 impl Hold {
@@ -102,6 +106,7 @@ impl Hold {
             Self::MinFreeDisk => "min_free_disk",
             Self::DiskFull => "disk_full",
             Self::ReadOnly => "read_only",
+            Self::OpenFiles => "open_files",
         }
     }
 
@@ -110,7 +115,10 @@ impl Hold {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Self::DiskFull),
             io::ErrorKind::ReadOnlyFilesystem => Some(Self::ReadOnly),
-            _ => None,
+            _ => match Errno::from_io_error(error) {
+                Some(Errno::MFILE | Errno::NFILE) => Some(Self::OpenFiles),
+                _ => None,
+            },
         }
     }
 }
@@ -123,6 +131,9 @@ impl fmt::Display for Hold {
             Self::MinFreeDisk => "a further segment would leave less than min_free_disk_bytes",
             Self::DiskFull => "no space left on the file system",
             Self::ReadOnly => "the file system is read-only",
+            Self::OpenFiles => {
+                "too many files are open; raise the limit (`ulimit -n`, or LimitNOFILE= of the service)"
+            }
         })
     }
 }

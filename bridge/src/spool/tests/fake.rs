@@ -2,7 +2,7 @@
 //!
 //! It keeps what a reader sees apart from what a power failure leaves. Between two syncs each 512-byte sector of each
 //! write may or may not reach the disk, in any order; of the names, any number of the changes since the last directory
-//! sync, in their order. At any call it can answer EIO or ENOSPC, do half of it, or end the process. After a failed
+//! sync, in their order. At any call it can answer EIO, ENOSPC or EMFILE, do half of it, or end the process. After a failed
 //! fdatasync it does as Linux does: the pages stay readable, count as clean, and are never written again.
 
 use std::any::Any;
@@ -24,6 +24,7 @@ const SECTOR_BYTES: usize = 512;
 pub(super) enum Fault {
     Eio,
     Enospc,
+    Emfile,
     /// A write or read does only a part; other calls are not touched.
     Short,
     /// A write does a part, a sync may or may not do its work; nothing answers any more until a restart.
@@ -225,6 +226,7 @@ impl World {
         match self.faults.pop_front().map(|(_, fault)| fault) {
             Some(Fault::Eio) => Err(io::Error::from_raw_os_error(5)),
             Some(Fault::Enospc) => Err(io::Error::from_raw_os_error(28)),
+            Some(Fault::Emfile) => Err(io::Error::from_raw_os_error(24)),
             Some(Fault::Death) => {
                 self.dead = true;
                 Ok(Some(Fault::Death))
@@ -444,7 +446,7 @@ impl LogFile for FakeFile {
         let entered = world.enter(self.life);
         let inode = world.inodes.get_mut(&self.inode).unwrap();
         match entered {
-            Ok(None | Some(Fault::Short | Fault::Eio | Fault::Enospc)) => {
+            Ok(None | Some(Fault::Short | Fault::Eio | Fault::Enospc | Fault::Emfile)) => {
                 inode.changes.clear();
                 inode.durable = inode.content.clone();
                 Ok(())

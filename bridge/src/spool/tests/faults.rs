@@ -337,6 +337,29 @@ async fn a_full_disk_holds_appends_back_and_a_freed_one_takes_them() {
 }
 
 #[tokio::test]
+async fn a_segment_for_which_no_file_can_be_opened_waits_until_one_can() {
+    let mut held = 0;
+    for call in 0..8 {
+        let disk = FakeFilesystem::new(1);
+        let mut process = Process::start(&disk, &config()).unwrap();
+        let mut model = Model::default();
+        model.append(&process, &[100]).unwrap();
+        disk.fault(call, Fault::Emfile);
+        match process.write() {
+            Some(Outcome::Held(Hold::OpenFiles)) => {
+                held += 1;
+                assert!(matches!(process.write(), Some(Outcome::Stored)));
+            }
+            other => assert!(matches!(other, Some(Outcome::Stored)), "call {call}: {other:?}"),
+        }
+        assert_eq!(model.take_answers(), 1);
+        let read = read_all(&mut process.reader_at(1)).await;
+        model.check(&read, 1, 2);
+    }
+    assert!(held > 2, "{held}");
+}
+
+#[tokio::test]
 async fn too_little_free_disk_and_too_old_entries_hold_appends_back() {
     let disk = FakeFilesystem::new(1);
     disk.set_capacity_bytes(50_000);
