@@ -41,9 +41,15 @@ async fn what_was_acknowledged_for_a_sleeping_subscriber_comes_after_a_crash_onc
     gateway.crash();
     let mut reader = gateway.resume_v311("reader", true).await;
     for number in 0..20_u16 {
-        let message = publish_v311(1, number + 1, "t", format!("{number}").as_bytes());
-        reader.expect(&message).await;
-        reader.send(puback(number + 1)).await;
+        let (id, payload) = (number + 1, format!("{number}"));
+        let message = reader.packet().await;
+        // The first may have gone out before the gateway saw that the reader had left: then they come as repeats.
+        let again = publish(0x3A, id, "t", None, payload.as_bytes());
+        assert!(
+            message == again || message == publish_v311(1, id, "t", payload.as_bytes()),
+            "{message:02x?}"
+        );
+        reader.send(puback(id)).await;
     }
     reader.ping().await;
     // Another session's commit is behind what those acknowledgements changed.
