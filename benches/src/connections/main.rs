@@ -55,9 +55,10 @@ fn main() -> Result<ExitCode> {
 /// The gateway that is started later inherits the limit.
 fn allow_open_files(connections: u64) -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
-    let needed = connections + FURTHER_FILES;
-    // Those that were cut may not have been noticed when all come again.
-    let wanted = 2 * connections + FURTHER_FILES;
+    // A gateway with fewer files than its places take shares them between its two listeners.
+    let needed = 2 * connections + FURTHER_FILES;
+    // All of its places: three a connection on each listener (`gateway.rs`).
+    let wanted = 6 * connections + FURTHER_FILES;
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
     }
